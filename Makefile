@@ -1,0 +1,31 @@
+# make train   train a student on LavaGapS7 with the embedded teacher (ARGS="--seed 2" adds flags)
+# make test    the tests that take seconds            make test-all   the slow and end-to-end ones, too
+# make check   lint, formatting and types
+# Each sets up what it needs in .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: train test test-all check
+
+train: $(INSTALLED)
+	$(BIN)/python algos/ppo_lvlm2p.py $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[algos,dev]"
+	@touch $@

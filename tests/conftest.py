@@ -1,0 +1,29 @@
+"""Every test runs with the network shut, without keys, and writes under a temporary folder only."""
+
+import os
+import socket
+
+import pytest
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_connect = socket.socket.connect
+
+
+def _connect_to_loopback_only(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOOPBACK:
+        raise AssertionError(f"a test tried to reach the network: {address}")
+    return _connect(self, address)
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch, tmp_path):
+    """Shut the network, hide the user's keys, and keep the store and the working folder of a test to itself."""
+    monkeypatch.setattr(socket.socket, "connect", _connect_to_loopback_only)
+    for name in list(os.environ):
+        if name.endswith("_API_KEY") or name.endswith("_API_BASE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LVLM2P_STORE", str(tmp_path / "store.sqlite"))
+    monkeypatch.chdir(tmp_path)
