@@ -1,0 +1,72 @@
+"""The errors of the package: the user's mistake, the model's bad reply, the transport, the budget."""
+
+from __future__ import annotations
+
+import os
+import re
+
+# OpenAI's and Anthropic's keys, also where a provider shows them with asterisks in the middle, and Google's.
+_LOOKS_LIKE_A_KEY = re.compile(r"\bsk-[\w*-]{6,}|\bAIza[\w-]{20,}")
+
+
+class TeacherError(Exception):
+    """Anything that keeps a teacher from answering."""
+
+
+class UsageError(TeacherError, ValueError):
+    """The user can mend it: a value that was given cannot work."""
+
+
+class ModelError(UsageError):
+    """The model string cannot be used: unknown provider, retired model, missing or refused key."""
+
+
+class PromptError(UsageError):
+    """A prompt set is missing, or one of its files is broken."""
+
+
+class StoreError(UsageError):
+    """The store cannot be opened, or was written by a newer version."""
+
+
+class BadReplyError(TeacherError):
+    """The model answered, and its answer cannot be used.
+
+    Attributes:
+        replies: every raw reply of the conversation that failed, oldest first.
+        kind: one word for what is wrong: ``"json"``, ``"too_long"``, ``"keys"``, ``"number"``, ``"sum"``,
+            ``"refusal"``, ``"truncated"`` or ``"empty"``.
+        remembered: whether the question had failed before in this run, and was not asked again.
+    """
+
+    def __init__(self, message: str, *, kind: str, replies: tuple[str, ...] = (), remembered: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.replies = replies
+        self.remembered = remembered
+
+
+class TransportError(TeacherError):
+    """The request did not bring an answer, after its retries.
+
+    Attributes:
+        status: the HTTP status, where there was one.
+    """
+
+    remembered = False
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BudgetError(TeacherError):
+    """The budget is spent; the question was not asked."""
+
+
+def without_keys(text: str) -> str:
+    """The text without the values of the environment's keys: providers echo keys in their errors."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and name.endswith(("_API_KEY", "_TOKEN", "_SECRET")):
+            text = text.replace(value, f"<{name}>")
+    return _LOOKS_LIKE_A_KEY.sub("<key>", text)

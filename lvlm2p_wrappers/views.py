@@ -1,0 +1,341 @@
+"""What a teacher is shown of an environment: the picture, and in text only what no picture shows."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
+from minigrid.minigrid_env import MiniGridEnv
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from lvlm2p_wrappers.errors import UsageError
+
+TILE = 32
+"""Pixels per MiniGrid cell; also the width of the margin that carries the row and column numbers."""
+
+Family: TypeAlias = Literal["minigrid", "default"]
+Pixels: TypeAlias = NDArray[np.uint8]
+
+# What MiniGrid draws of these classes follows from type, colour and door state. A class that is not among them may
+# draw anything.
+_DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture, with what is made of it once and used in both stages.
+
+    Attributes:
+        pixels: (height, width, 3) uint8 RGB.
+    """
+
+    pixels: Pixels
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
+        return hashlib.sha256(str(self.pixels.shape).encode() + np.ascontiguousarray(self.pixels).tobytes()).hexdigest()
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The picture as a PNG file."""
+        file = io.BytesIO()
+        Image.fromarray(self.pixels).save(file, "png", compress_level=1)
+        return file.getvalue()
+
+
+class About(NamedTuple):
+    """What every view of an environment has in common.
+
+    Attributes:
+        env_id: the id the environment was made with, or its class name where it has none.
+        family: which bundled prompt set fits.
+        actions: the actions' names, in the order of the action space.
+    """
+
+    env_id: str
+    family: Family
+    actions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """One moment of an environment as the teacher gets it.
+
+    Attributes:
+        about: the environment's id, family and actions.
+        picture: what it looks like.
+        mission: the mission in words, ``""`` where the environment has none.
+        carrying: the carried object in words, ``"nothing"`` where there is none.
+        history: the names of the last actions, oldest first; empty unless the prompt set asks for them.
+    """
+
+    about: About
+    picture: Picture
+    mission: str = ""
+    carrying: str = "nothing"
+    history: tuple[str, ...] = ()
+
+
+class Viewer(Protocol):
+    """Looks at one environment."""
+
+    @property
+    def about(self) -> About:
+        """What stays the same from view to view."""
+
+    def key(self) -> Hashable | None:
+        """Everything the view depends on now, cheaply; None where that is not known."""
+
+    def view(self, history: tuple[str, ...] = ()) -> View:
+        """The view of the environment's current state."""
+
+
+class VectorViewer(Protocol):
+    """Looks at the sub-environments of a vector environment."""
+
+    @property
+    def about(self) -> About:
+        """What stays the same from view to view, and from one sub-environment to the next."""
+
+    def look(self, indices: Sequence[int]) -> Sequence[Viewer]:
+        """Viewers of these sub-environments' current states."""
+
+
+class MiniGridViewer:
+    """Looks at a MiniGrid environment: the fully observable picture, with numbered rows and columns."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.about = About(_env_id(env), "minigrid", action_names(env))
+        self._env: Any = env.unwrapped
+        self._drawn_by_minigrid = getattr(type(env.unwrapped), "get_frame", None) is MiniGridEnv.get_frame
+
+    def key(self) -> Hashable | None:
+        """The state as far as picture and text depend on it, without rendering; None for objects of unknown classes."""
+        env = self._env
+        if not self._drawn_by_minigrid:
+            return None
+        cells: list[Any] = []
+        for cell in env.grid.grid:
+            if cell is None:
+                cells.append(None)
+                continue
+            if type(cell) not in _DRAWN_FROM_STATE:
+                return None
+            cells.append(
+                (cell.type, cell.color, cell.is_open, cell.is_locked) if cell.type == "door" else cell.type + cell.color
+            )
+        held = env.carrying
+        return (
+            self.about, env.width, tuple(cells), int(env.agent_pos[0]), int(env.agent_pos[1]), int(env.agent_dir),
+            held and (held.type, held.color), env.mission,
+        )  # fmt: skip
+
+    def view(self, history: tuple[str, ...] = ()) -> View:
+        """The numbered picture, the mission and the carried object."""
+        frame = self._env.get_frame(highlight=False, tile_size=TILE)
+        return _minigrid_view(self.about, frame, self._env.mission, self._env.carrying, history)
+
+
+class RenderViewer:
+    """Looks at any environment through its own ``render()``."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.about = About(_env_id(env), "default", action_names(env))
+        self._env = env
+        _require_rgb(env.render_mode, self.about.env_id)
+
+    def key(self) -> None:
+        """Nothing is known of the state; the picture has to be drawn to know whether it is new."""
+        return None
+
+    def view(self, history: tuple[str, ...] = ()) -> View:
+        """The rendered frame, and the mission where the environment has one."""
+        return _rendered_view(self.about, self._env.render(), getattr(self._env.unwrapped, "mission", ""), history)
+
+
+class SyncViewer:
+    """Looks at the sub-environments of a ``SyncVectorEnv``, one by one."""
+
+    def __init__(self, envs: SyncVectorEnv) -> None:
+        self._viewers = [viewer(env) for env in envs.envs]
+        self.about = self._viewers[0].about
+
+    def look(self, indices: Sequence[int]) -> list[Viewer]:
+        """The sub-environments' own viewers."""
+        return [self._viewers[i] for i in indices]
+
+
+class WorkerViewer:
+    """Looks at the sub-environments of an ``AsyncVectorEnv``: all of them draw at once, each in its own process."""
+
+    def __init__(self, envs: AsyncVectorEnv) -> None:
+        self._envs = envs
+        spec = self._first("spec")
+        env_id = spec.id if spec is not None else "unknown"
+        _require_discrete(envs.single_action_space, env_id)
+        size = int(envs.single_action_space.n)  # type: ignore[attr-defined]
+        names = _names(self._first("get_wrapper_attr", "actions"), self._first("get_action_meanings"), size)
+        is_minigrid = self._has("agent_dir") and self._has("carrying")
+        if not is_minigrid:
+            _require_rgb(envs.render_mode, env_id)
+        self.about = About(env_id, "minigrid" if is_minigrid else "default", names)
+        self._has_mission = self._has("mission")
+
+    def look(self, indices: Sequence[int]) -> list[Viewer]:
+        """The views of these sub-environments, taken now."""
+        if not indices:
+            return []
+        missions = self._envs.get_attr("mission") if self._has_mission else ("",) * self._envs.num_envs
+        if self.about.family == "minigrid":
+            frames, carried = self._envs.call("get_frame", False, TILE), self._envs.get_attr("carrying")
+            return [_Seen(_minigrid_view(self.about, frames[i], missions[i], carried[i])) for i in indices]
+        frames = self._envs.call("render")
+        return [_Seen(_rendered_view(self.about, frames[i], missions[i])) for i in indices]
+
+    def _has(self, name: str) -> bool:
+        return bool(self._envs.call("has_wrapper_attr", name)[0])
+
+    def _first(self, name: str, *arguments: str) -> Any:
+        """What the first worker says, or None where it has no such thing: asking for it would end the worker."""
+        return self._envs.call(name, *arguments)[0] if self._has((name, *arguments)[-1]) else None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A view that has already been taken, in a worker process."""
+
+    taken: View
+
+    @property
+    def about(self) -> About:
+        return self.taken.about
+
+    def key(self) -> None:
+        return None
+
+    def view(self, history: tuple[str, ...] = ()) -> View:
+        return replace(self.taken, history=history)
+
+
+def viewer(env: gym.Env[Any, Any]) -> Viewer:
+    """Choose how to look at an environment.
+
+    Args:
+        env: an environment with a Discrete action space.
+
+    Raises:
+        UsageError: if its action space is not Discrete, or it gives no picture.
+    """
+    _require_discrete(env.action_space, _env_id(env))
+    return MiniGridViewer(env) if isinstance(env.unwrapped, MiniGridEnv) else RenderViewer(env)
+
+
+def vector_viewer(envs: gym.vector.VectorEnv[Any, Any, Any]) -> VectorViewer:
+    """Choose how to look at the sub-environments of a vector environment.
+
+    Args:
+        envs: a ``SyncVectorEnv`` or ``AsyncVectorEnv``, wrapped or not.
+
+    Raises:
+        UsageError: if it is of another kind, its action space is not Discrete, or it gives no picture.
+    """
+    base = envs.unwrapped
+    if isinstance(base, SyncVectorEnv):
+        return SyncViewer(base)
+    if isinstance(base, AsyncVectorEnv):
+        return WorkerViewer(base)
+    raise UsageError(
+        f"{type(base).__name__} gives no access to its sub-environments' pictures. "
+        "Use gymnasium's SyncVectorEnv or AsyncVectorEnv."
+    )
+
+
+def action_names(env: gym.Env[Any, Any]) -> tuple[str, ...]:
+    """The names an environment gives its actions, or ``action_0``, ``action_1``, ... where it gives none.
+
+    >>> import gymnasium as gym
+    >>> action_names(gym.make("MiniGrid-Dynamic-Obstacles-6x6-v0"))
+    ('left', 'right', 'forward')
+    """
+    base = env.unwrapped
+    return _names(getattr(base, "actions", None), getattr(base, "get_action_meanings", None), int(env.action_space.n))  # type: ignore[attr-defined]
+
+
+def _names(enum: Any, meanings: Any, size: int) -> tuple[str, ...]:
+    if isinstance(enum, type) and hasattr(enum, "__members__") and len(enum.__members__) >= size:
+        return tuple(enum.__members__)[:size]
+    meanings = meanings() if callable(meanings) else meanings
+    if meanings is not None and len(meanings) == size:
+        return tuple(str(name).lower().replace(" ", "_") for name in meanings)
+    return tuple(f"action_{i}" for i in range(size))
+
+
+def _minigrid_view(about: About, frame: Pixels, mission: str, carried: Any, history: tuple[str, ...] = ()) -> View:
+    carrying = f"a {carried.color} {carried.type}" if carried is not None else "nothing"
+    return View(about, Picture(_with_rulers(frame)), str(mission), carrying, history)
+
+
+def _rendered_view(about: About, frame: Any, mission: Any, history: tuple[str, ...] = ()) -> View:
+    pixels = np.asarray(frame)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < TILE:
+        raise UsageError(
+            f"{about.env_id} renders an array of shape {pixels.shape} and dtype {pixels.dtype}; a teacher needs a "
+            f"uint8 RGB picture of at least {TILE}x{TILE} pixels. Make it with render_mode='rgb_array'."
+        )
+    return View(about, Picture(pixels), str(mission), history=history)
+
+
+def _with_rulers(frame: Pixels) -> Pixels:
+    """Print the 0-based row and column numbers on all four sides: LVLMs misplace cells without them."""
+    height, width = frame.shape[:2]
+    picture = _blank_with_rulers(height // TILE, width // TILE).copy()
+    picture[TILE : TILE + height, TILE : TILE + width] = frame
+    return picture
+
+
+@functools.lru_cache(maxsize=32)
+def _blank_with_rulers(rows: int, columns: int) -> Pixels:
+    image = Image.new("RGB", ((columns + 2) * TILE, (rows + 2) * TILE), "white")
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=TILE // 2)
+
+    def number(value: int, column: int, row: int) -> None:
+        draw.text(((column + 0.5) * TILE, (row + 0.5) * TILE), str(value), fill="black", font=font, anchor="mm")
+
+    for column in range(columns):
+        number(column, column + 1, 0)
+        number(column, column + 1, rows + 1)
+    for row in range(rows):
+        number(row, 0, row + 1)
+        number(row, columns + 1, row + 1)
+    return np.asarray(image)
+
+
+def _env_id(env: gym.Env[Any, Any]) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def _require_discrete(space: gym.Space[Any], env_id: str) -> None:
+    if not isinstance(space, gym.spaces.Discrete):
+        raise UsageError(
+            f"{env_id} has the action space {space}; "
+            "a teacher gives one probability per action, so it needs a Discrete one."
+        )
+
+
+def _require_rgb(render_mode: str | None, env_id: str) -> None:
+    if render_mode != "rgb_array":
+        raise UsageError(
+            f"{env_id} gives no picture: it was made with render_mode={render_mode!r}. "
+            f"Make it with gym.make({env_id!r}, render_mode='rgb_array')."
+        )

@@ -1,0 +1,173 @@
+import io
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from minigrid.core.world_object import Box, Door, WorldObj
+from minigrid.minigrid_env import MiniGridEnv
+from PIL import Image
+
+from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.views import TILE, Picture, action_names, vector_viewer, viewer
+
+
+def lava_gap():
+    env = gym.make("MiniGrid-LavaGapS7-v0")
+    env.reset(seed=0)
+    return env
+
+
+def test_a_minigrid_env_needs_no_render_mode_to_be_seen():
+    view = viewer(lava_gap()).view()
+    assert view.picture.pixels.shape == (9 * TILE, 9 * TILE, 3)
+    assert view.picture.pixels.dtype == np.uint8
+    assert view.mission == "avoid the lava and get to the green goal square"
+    assert view.carrying == "nothing"
+    assert view.about.actions == ("left", "right", "forward", "pickup", "drop", "toggle", "done")
+
+
+def test_the_grid_is_the_envs_own_frame_without_highlight():
+    env = lava_gap()
+    inside = viewer(env).view().picture.pixels[TILE:-TILE, TILE:-TILE]
+    assert np.array_equal(inside, env.unwrapped.get_frame(highlight=False, tile_size=TILE))
+
+
+def test_every_row_and_column_is_numbered_on_both_sides():
+    pixels = viewer(lava_gap()).view().picture.pixels
+    for cell in range(1, 8):
+        part = slice(cell * TILE, (cell + 1) * TILE)
+        for margin in (pixels[:TILE, part], pixels[-TILE:, part], pixels[part, :TILE], pixels[part, -TILE:]):
+            assert margin.min() < 64
+    zero, one = pixels[:TILE, TILE : 2 * TILE], pixels[:TILE, 2 * TILE : 3 * TILE]
+    assert not np.array_equal(zero, one)
+
+
+def test_the_carried_object_is_told_in_words():
+    env = gym.make("MiniGrid-Fetch-8x8-N3-v0")
+    env.reset(seed=0)
+    held = next(cell for cell in env.unwrapped.grid.grid if cell is not None and cell.can_pickup())
+    env.unwrapped.carrying = held
+    assert viewer(env).view().carrying == f"a {held.color} {held.type}"
+
+
+@pytest.mark.parametrize("env_id", ["MiniGrid-LavaGapS5-v0", "MiniGrid-DoorKey-5x5-v0", "MiniGrid-Fetch-5x5-N2-v0"])
+def test_two_states_have_one_key_exactly_if_they_look_and_read_alike(env_id):
+    env = gym.make(env_id)
+    seen, keys = {}, {}
+    for seed in range(5):
+        env.reset(seed=seed)
+        env.action_space.seed(seed)
+        look = viewer(env)
+        for _ in range(150):
+            view = look.view()
+            told = (view.picture.digest, view.mission, view.carrying)
+            assert seen.setdefault(look.key(), told) == told
+            assert keys.setdefault(told, look.key()) == look.key()
+            if any(env.step(env.action_space.sample())[2:4]):
+                env.reset()
+    assert len(seen) > 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda env: env.grid.set(2, 2, Door("red", is_open=True)),
+        lambda env: env.grid.set(2, 2, Door("red", is_locked=True)),
+        lambda env: env.grid.set(2, 2, Box("red")),
+        lambda env: setattr(env, "agent_dir", (env.agent_dir + 1) % 4),
+        lambda env: setattr(env, "mission", "another one"),
+        lambda env: setattr(env, "carrying", Box("red")),
+    ],
+)
+def test_whatever_the_teacher_is_told_changes_the_key(change):
+    env = lava_gap()
+    before = viewer(env).key()
+    change(env.unwrapped)
+    assert viewer(env).key() != before
+
+
+def test_an_object_of_an_unknown_class_has_no_key_since_it_may_draw_anything():
+    class Odd(WorldObj):
+        def render(self, img):
+            img[:] = 77
+
+    env = lava_gap()
+    env.unwrapped.grid.set(2, 2, Odd("ball", "red"))
+    assert viewer(env).key() is None
+
+
+def test_an_env_that_draws_itself_has_no_key():
+    class Drawn(MiniGridEnv):
+        def get_frame(self, *args, **kwargs):
+            return super().get_frame(*args, **kwargs) // 2
+
+    env = lava_gap()
+    env.unwrapped.__class__ = type("Drawn", (Drawn, type(env.unwrapped)), {})
+    assert viewer(env).key() is None
+
+
+def test_the_digest_is_of_the_pixels_not_of_their_encoding():
+    pixels = viewer(lava_gap()).view().picture.pixels
+    again = np.asarray(Image.open(io.BytesIO(Picture(pixels).png)))
+    assert Picture(again).digest == Picture(pixels).digest
+    assert Picture(pixels[:, ::-1]).digest != Picture(pixels).digest
+    assert Picture(pixels.reshape(pixels.shape[0] // 2, -1, 3)).digest != Picture(pixels).digest
+
+
+def test_any_discrete_env_with_a_picture_can_be_seen():
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=0)
+    view = viewer(env).view()
+    assert view.picture.pixels.shape == (400, 600, 3)
+    assert (view.mission, view.about.family, view.about.actions) == ("", "default", ("action_0", "action_1"))
+
+
+def test_an_env_without_a_picture_is_refused_with_the_way_out():
+    with pytest.raises(UsageError, match=r"CartPole-v1 gives no picture.*render_mode='rgb_array'"):
+        viewer(gym.make("CartPole-v1"))
+
+
+def test_an_action_space_that_is_not_discrete_is_refused():
+    with pytest.raises(UsageError, match=r"Pendulum-v1 has the action space Box.*Discrete"):
+        viewer(gym.make("Pendulum-v1", render_mode="rgb_array"))
+
+
+def test_a_render_that_is_no_picture_is_refused():
+    class Odd(gym.Env):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+        render_mode = "rgb_array"
+        action_space, observation_space = gym.spaces.Discrete(2), gym.spaces.Discrete(1)
+
+        def render(self):
+            return np.zeros((7, 7, 3), np.uint8)
+
+    with pytest.raises(UsageError, match=r"Odd renders an array of shape \(7, 7, 3\)"):
+        viewer(Odd()).view()
+
+
+def test_actions_are_named_by_the_env():
+    class Named(gym.Env):
+        action_space = gym.spaces.Discrete(2)
+
+        def get_action_meanings(self):
+            return ["NOOP", "Fire Left"]
+
+    assert action_names(Named()) == ("noop", "fire_left")
+    assert action_names(gym.make("MiniGrid-Dynamic-Obstacles-6x6-v0")) == ("left", "right", "forward")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"), [("MiniGrid-Fetch-5x5-N2-v0", {}), ("CartPole-v1", {"render_mode": "rgb_array"})]
+)
+def test_worker_processes_show_what_sub_environments_in_this_process_show(env_id, kwargs):
+    fns = [lambda: gym.make(env_id, **kwargs)] * 2
+    shown = []
+    for envs in (SyncVectorEnv(fns), AsyncVectorEnv(fns, shared_memory=False)):
+        envs.reset(seed=3)
+        look = vector_viewer(envs)
+        views = [one.view() for one in look.look([0, 1])]
+        shown.append([(view.about, view.picture.digest, view.mission, view.carrying) for view in views])
+        envs.close()
+    assert shown[0] == shown[1]
+    assert shown[0][0] != shown[0][1]
