@@ -1,0 +1,219 @@
+import gymnasium as gym
+import pytest
+
+from lvlm2p_wrappers.errors import PromptError
+from lvlm2p_wrappers.prompts import PromptSet, bundled_prompts
+from lvlm2p_wrappers.views import About, viewer
+
+ANALYSIS = '{"agent_row": 1}'
+
+
+def view_of(env_id, **kwargs):
+    env = gym.make(env_id, **kwargs)
+    env.reset(seed=0)
+    return viewer(env).view()
+
+
+def lava():
+    return view_of("MiniGrid-LavaGapS7-v0")
+
+
+def own(folder, **files):
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return PromptSet(folder, "minigrid")
+
+
+def text_of(question):
+    return "\n".join(message.text for message in question.messages)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "rule"),
+    [
+        ("MiniGrid-LavaGapS7-v0", "lava"),
+        ("MiniGrid-Dynamic-Obstacles-6x6-v0", "wall"),
+        ("MiniGrid-Fetch-6x6-N2-v0", "other object"),
+        ("MiniGrid-GoToDoor-6x6-v0", "done"),
+        ("MiniGrid-DoorKey-8x8-v0", "key"),
+        ("MiniGrid-MemoryS7-v0", ""),
+        ("BabyAI-GoToRedBall-v0", ""),
+    ],
+)
+def test_both_stages_state_mission_carried_object_rules_and_every_action(env_id, rule):
+    view = view_of(env_id)
+    prompts = PromptSet(None, "minigrid")
+    for question in (prompts.analysis(view), prompts.action(view, ANALYSIS)):
+        assert f"Mission: {view.mission}" in question.messages[-1].text
+        assert "Carrying: nothing" in question.messages[-1].text
+        assert rule in question.messages[0].text.lower()
+        assert question.messages[-1].picture is view.picture
+    assert all(name in prompts.action(view, ANALYSIS).messages[0].text for name in view.about.actions)
+
+
+def test_the_four_task_families_are_told_different_rules():
+    prompts = PromptSet(None, "minigrid")
+    ids = [
+        "MiniGrid-LavaGapS7-v0",
+        "MiniGrid-Dynamic-Obstacles-6x6-v0",
+        "MiniGrid-Fetch-6x6-N2-v0",
+        "MiniGrid-GoToDoor-6x6-v0",
+    ]
+    rules = {
+        prompts.options.rules[next(p for p in prompts.options.rules if p.removesuffix("*") in i and p != "*")]
+        for i in ids
+    }
+    assert len(rules) == 4
+
+
+def test_the_rotation_table_is_stated_for_every_heading():
+    text = PromptSet(None, "minigrid").action(lava(), ANALYSIS).messages[0].text
+    for row in ("| up | row - 1 | left | right |", "| right | column + 1 | up | down |",
+                "| down | row + 1 | right | left |", "| left | column - 1 | down | up |"):  # fmt: skip
+        assert row in text
+
+
+def test_the_text_is_the_same_wherever_things_are():
+    env = gym.make("MiniGrid-LavaGapS7-v0")
+    prompts, texts = PromptSet(None, "minigrid"), set()
+    for seed in range(10):
+        env.reset(seed=seed)
+        view = viewer(env).view()
+        texts.add((text_of(prompts.analysis(view)), text_of(prompts.action(view, ANALYSIS))))
+    assert len(texts) == 1
+
+
+def test_the_analysis_reaches_the_second_stage():
+    assert f"Analysis: {ANALYSIS}" in PromptSet(None, "minigrid").action(lava(), ANALYSIS).messages[-1].text
+
+
+def test_the_reply_form_is_in_the_text_too_since_some_providers_ignore_it():
+    question = PromptSet(None, "minigrid").action(lava(), ANALYSIS)
+    assert '"probabilities"' in question.messages[0].text
+    assert list(question.schema["properties"]["probabilities"]["properties"]) == list(lava().about.actions)
+
+
+def test_actions_that_an_env_does_not_have_are_not_mentioned_as_such():
+    question = PromptSet(None, "minigrid").action(view_of("MiniGrid-Dynamic-Obstacles-6x6-v0"), ANALYSIS)
+    assert list(question.schema["properties"]["probabilities"]["properties"]) == ["left", "right", "forward"]
+    assert '"toggle"' not in text_of(question)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "names"),
+    [
+        ("FrozenLake-v1", ["left", "down", "right", "up"]),
+        ("Taxi-v4", None),
+        ("CliffWalking-v1", ["up", "right", "down", "left"]),
+        ("CartPole-v1", ["push_left", "push_right"]),
+    ],
+)
+def test_the_default_set_names_the_actions_of_well_known_envs(env_id, names):
+    if env_id not in gym.registry:
+        pytest.skip(f"{env_id} is not in this Gymnasium")
+    view = view_of(env_id, render_mode="rgb_array")
+    prompts = PromptSet(None, "default")
+    named = [action.name for action in prompts.actions(view.about)]
+    assert named == names or (names is None and len(set(named)) == 6 and "action_0" not in named)
+    assert all(name in text_of(prompts.action(view, '{"summary": "x"}')) for name in named)
+
+
+def test_an_unknown_env_falls_back_to_numbered_actions():
+    about = About("MyOwnEnv-v0", "default", ("action_0", "action_1"))
+    prompts = PromptSet(None, "default")
+    assert [action.name for action in prompts.actions(about)] == ["action_0", "action_1"]
+    prompts.check(about)
+
+
+def test_a_file_of_the_users_wins_and_the_rest_falls_through(tmp_path):
+    prompts = own(tmp_path, action__user__jinja="Mine: {{ mission }}")
+    assert prompts.action(lava(), ANALYSIS).messages[-1].text.startswith("Mine: avoid the lava")
+    assert (
+        prompts.action(lava(), ANALYSIS).messages[0].text
+        == PromptSet(None, "minigrid").action(lava(), ANALYSIS).messages[0].text
+    )
+
+
+def test_a_users_rules_partial_is_included_by_the_bundled_templates(tmp_path):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "lava.jinja").write_text("Lava is lovely.")
+    assert "Lava is lovely." in text_of(own(tmp_path).analysis(lava()))
+
+
+def test_options_are_merged_one_by_one(tmp_path):
+    prompts = own(
+        tmp_path,
+        set__toml='stages = 1\n[sampling]\nmax_tokens = 77\n[rules]\n"MiniGrid-Lava*" = "mine.jinja"\n',
+        mine__jinja="My rule.",
+    )
+    assert prompts.options.stages == 1
+    assert prompts.options.sampling.max_tokens == 77
+    assert prompts.options.sampling.temperature == 0.0
+    assert prompts.options.actions["left"]
+    assert "My rule." in text_of(prompts.action(lava(), ""))
+
+
+def test_the_picture_can_be_left_out_of_the_second_stage_but_not_of_the_only_one(tmp_path):
+    prompts = own(tmp_path, set__toml="picture_in_action = false")
+    assert prompts.action(lava(), ANALYSIS).messages[-1].picture is None
+    assert prompts.action(lava(), "").messages[-1].picture is not None
+
+
+def test_a_users_own_schema_is_asked_for_and_checked(tmp_path):
+    prompts = own(
+        tmp_path,
+        analysis__schema__json='{"type": "object", "properties": {"danger": {"type": "boolean"}}, "required": ["danger"]}',
+    )
+    question = prompts.analysis(lava())
+    assert question.schema["required"] == ["danger"]
+    assert question.read('{"danger": false}') == '{"danger": false}'
+
+
+def test_a_bundled_set_can_be_named():
+    assert PromptSet("default", "minigrid").folders == [bundled_prompts() / "default"]
+
+
+def test_every_edit_changes_the_fingerprint(tmp_path):
+    before = own(tmp_path, action__user__jinja="one").fingerprint
+    assert own(tmp_path, action__user__jinja="two").fingerprint != before
+    assert own(tmp_path, action__user__jinja="one").fingerprint == before
+
+
+def test_the_repair_turn_quotes_the_reply_and_the_problem():
+    prompts = PromptSet(None, "minigrid")
+    messages = prompts.repair(
+        prompts.action(lava(), ANALYSIS), "my reply", "the probabilities sum to 7, not to 1"
+    ).messages
+    assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
+    assert messages[2].text == "my reply"
+    assert "sum to 7" in messages[3].text
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"action__user__jinja": "fine\n{{ mision }}"}, r"action\.user\.jinja, line 2: 'mision' is undefined"),
+        ({"action__user__jinja": "{% if %}"}, r"action\.user\.jinja, line 1: "),
+        ({"action__user__jinja": "\n\n{% include 'no.jinja' %}"}, r"template 'no\.jinja' is in none of"),
+        ({"action__user__jinja": "\n{{ 1 / 0 }}"}, r"action\.user\.jinja, line 2: division by zero"),
+        ({"action__user__jinja": "{{ ''.__class__.__mro__ }}"}, r"action\.user\.jinja, line 1: .*unsafe"),
+        ({"set__toml": "stages = 3"}, r"set\.toml: stages: .*1 or 2"),
+        ({"set__toml": "stage = 1"}, r"set\.toml: stage: Extra inputs.*the options are stages"),
+        ({"set__toml": "stages ="}, r"set\.toml: "),
+        ({"analysis__schema__json": '{"type": 3}'}, r"analysis\.schema\.json: "),
+        ({"examples__toml": "[[example]"}, r"examples\.toml: "),
+        ({"set__toml": '[[names]]\nenv = "MiniGrid-*"\nactions = ["a"]'}, r"has 1 actions, MiniGrid-LavaGapS7-v0 has 7"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_named_with_what_is_wrong_in_it(tmp_path, files, message):
+    with pytest.raises(PromptError, match=message):
+        own(tmp_path, **files).check(lava().about)
+
+
+def test_a_folder_that_does_not_exist_is_named_beside_the_bundled_sets():
+    with pytest.raises(PromptError, match="no prompt folder 'no_such'.*default, minigrid"):
+        PromptSet("no_such", "minigrid")
+
+
+def test_prompt_folders_hold_no_code():
+    assert not list(bundled_prompts().rglob("*.py"))
