@@ -1,0 +1,274 @@
+"""The tables of a store, their version, and the one place that knows SQLite."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TextClause,
+    create_engine,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from lvlm2p_wrappers.errors import StoreError
+
+SCHEMA_VERSION = 1
+BUSY_S = 60.0
+"""Seconds that a write waits for another process's write; an ordinary one takes less than a millisecond."""
+
+_METADATA = MetaData()
+
+meta = Table("meta", _METADATA, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+
+answers = Table(
+    "answers",
+    _METADATA,
+    Column("key", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+calls = Table(
+    "calls",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),  # stays the same through export and import
+    Column("at", Double, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("env_id", Text, nullable=False),
+    Column("requested_model", Text, nullable=False),
+    Column("schema", Text, nullable=False),  # a digest in parts
+    Column("options", Text, nullable=False),
+    Column("reply", Text),
+    Column("answered_model", Text),
+    Column("outcome", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("status", Integer),
+    Column("attempt", Integer, nullable=False),
+    Column("latency_s", Double, nullable=False),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("cost_usd", Double),
+)
+_calls_by_key = Index("calls_by_key", calls.c.key)
+
+# The messages of a call. Rows, not a JSON column, so that plain SQL finds the parts that nothing refers to any more.
+turns = Table(
+    "turns",
+    _METADATA,
+    Column("call_id", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("role", Text, nullable=False),
+    Column("text", Text, nullable=False),  # a digest in parts
+    Column("png", Text),  # likewise
+)
+
+parts = Table(
+    "parts",
+    _METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+claims = Table(
+    "claims",
+    _METADATA,
+    Column("key", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("expires", Double, nullable=False),
+)
+
+
+def _insert_new(table: Table) -> TextClause:
+    # "DO NOTHING" is common to SQLite and PostgreSQL, and SQLAlchemy has it for each of them only.
+    names = [column.name for column in table.columns]
+    values = ", ".join(f":{name}" for name in names)
+    return text(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values}) ON CONFLICT DO NOTHING")
+
+
+ADD_ANSWER = _insert_new(answers)
+ADD_PART = _insert_new(parts)
+_ADD_META = _insert_new(meta)
+_ADD_CALL = insert(calls)
+_ADD_TURN = insert(turns)
+
+
+def add_call(connection: Connection, row: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    """Insert a row of ``calls`` and its ``turns`` (role, text and png of each); the caller adds their parts."""
+    inserted = connection.execute(_ADD_CALL, row).inserted_primary_key
+    assert inserted is not None  # it is None for many rows only
+    if messages:
+        numbered = [{"call_id": inserted[0], "position": i} | message for i, message in enumerate(messages)]
+        connection.execute(_ADD_TURN, numbered)
+
+
+class Part(NamedTuple):
+    """A text or a picture, kept once under its digest. ``kind`` is ``"text"``, ``"text+zlib"`` or ``"png"``."""
+
+    digest: str
+    kind: str
+    data: bytes
+
+
+def digest(raw: bytes) -> str:
+    """Return the address of a part: BLAKE2b of its uncompressed bytes, 128 bits, in hexadecimal."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=64)  # system prompts and schemas come back with every call
+def pack_text(value: str) -> Part:
+    """Return the part that holds a text, compressed where that pays."""
+    raw = value.encode()
+    small = zlib.compress(raw)
+    return Part(digest(raw), "text", raw) if len(small) >= len(raw) else Part(digest(raw), "text+zlib", small)
+
+
+def pack_png(png: bytes) -> Part:
+    """Return the part that holds a picture."""
+    return Part(digest(png), "png", png)
+
+
+def unpack_text(kind: str, data: bytes) -> str:
+    """Return the text that a part holds."""
+    return (zlib.decompress(data) if kind == "text+zlib" else data).decode()
+
+
+def open_database(file: Path | None) -> Connection:
+    """Open a store, making it where there is none.
+
+    Args:
+        file: the SQLite file; None for a database in memory.
+
+    Raises:
+        StoreError: the file cannot be written, is no store, or was written by a newer version.
+    """
+    connection: Connection | None = None
+    try:
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        connection = _connect_sqlite(file)
+        with connection.begin():
+            _check_version(connection, file)
+        with connection.begin():
+            # Old claims go out, which proves, before anything is paid for, that the file can be written.
+            connection.execute(claims.delete().where(claims.c.expires < time.time()))
+    except OSError as problem:
+        raise StoreError(f"the store {file} cannot be opened: {problem}. {_ELSEWHERE}") from problem
+    except DBAPIError as problem:
+        if connection is not None:
+            close(connection)
+        raise explained(problem, file) from problem
+    except StoreError:
+        if connection is not None:
+            close(connection)
+        raise
+    return connection
+
+
+def close(connection: Connection) -> None:
+    """Close a connection and its engine."""
+    connection.close()
+    connection.engine.dispose()
+
+
+def _check_version(connection: Connection, file: Path | None) -> None:
+    tables = set(inspect(connection).get_table_names())
+    version = None
+    if "meta" in tables:
+        version = connection.execute(select(meta.c.value).where(meta.c.name == "schema_version")).scalar()
+    if version is None:
+        # Another process may be making the same store at this moment: everything here may be done twice.
+        if not tables <= set(_METADATA.tables):
+            raise StoreError(f"{file} is a database of something else, not an lvlm2p store. {_ELSEWHERE}")
+        for table in _METADATA.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+        connection.execute(CreateIndex(_calls_by_key, if_not_exists=True))
+        connection.execute(_ADD_META, {"name": "schema_version", "value": str(SCHEMA_VERSION)})
+    elif not str(version).isdecimal():
+        raise StoreError(f"{file} is a database of something else, not an lvlm2p store. {_ELSEWHERE}")
+    elif int(version) > SCHEMA_VERSION:
+        raise StoreError(
+            f"the store {file} has schema version {version}, and this lvlm2p knows versions up to {SCHEMA_VERSION}: "
+            f"upgrade with `pip install -U lvlm2p`, or name another file with store= or LVLM2P_STORE."
+        )
+
+
+_ELSEWHERE = "Name a file that can be written with store= or LVLM2P_STORE, or keep nothing with store=None."
+_CAUSES = {
+    "not a database": "it is not an lvlm2p store",
+    "no such column": "it is not an lvlm2p store",
+    "malformed": "the file is damaged (`sqlite3 FILE .recover` may save its answers)",
+    "is full": "the disk is full",
+    "locked": f"another process has kept it locked for {BUSY_S:.0f} s",
+}
+
+
+def explained(problem: DBAPIError, file: Path | None) -> StoreError:
+    """Return the error to raise for a failure of the database: which file, why, and the way out."""
+    told = str(problem.orig)
+    causes = (f"{cause} ({told})" for sign, cause in _CAUSES.items() if sign in told)
+    return StoreError(f"the store {file or 'in memory'} cannot be used: {next(causes, told)}. {_ELSEWHERE}")
+
+
+# --- SQLite from here on: a server's database would need its own of these three. ---
+
+
+def _connect_sqlite(file: Path | None) -> Connection:
+    # "IMMEDIATE" makes the driver take the write lock with the first statement that changes something: a transaction
+    # then waits for another process's at its start and cannot fail half-way. Reading takes no lock.
+    options: dict[str, Any] = {"timeout": 0, "isolation_level": "IMMEDIATE", "check_same_thread": False}
+    url = URL.create("sqlite", database=None if file is None else str(file))
+    connection = create_engine(url, poolclass=NullPool, connect_args=options).connect()
+    try:
+        with connection.begin():
+            # An answer is safe from `kill -9` once written to the log; only a power cut may take the last ones.
+            connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+            _use_write_ahead_log(connection)
+    except DBAPIError:
+        close(connection)
+        raise
+    return connection
+
+
+def _use_write_ahead_log(connection: Connection) -> None:
+    # SQLite does not wait for other processes while it changes the mode of a new file, so we do.
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except OperationalError as problem:
+            if "locked" not in str(problem.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def reclaim(connection: Connection) -> None:
+    """Give the space of deleted rows back to the disk."""
+    connection.exec_driver_sql("VACUUM")
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

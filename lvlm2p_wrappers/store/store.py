@@ -1,0 +1,238 @@
+"""The store that a teacher asks before it pays, and writes to as soon as it has paid."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import platformdirs
+from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy.exc import DBAPIError
+
+from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.store import schema
+from lvlm2p_wrappers.store.records import Answer, Call
+
+DEFAULT = "default"
+
+# One lock for all stores of a process: the threads of a process share a store's one connection, and a fork must find
+# none in use. SQLite's locks do not survive a fork, so every connection is closed before it, and opened when next used.
+_LOCK = threading.RLock()
+_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+
+_GET = select(schema.answers.c.text, schema.answers.c.model).where(schema.answers.c.key == bindparam("key"))
+_CLAIMED = select(schema.claims.c.owner, schema.claims.c.expires).where(schema.claims.c.key == bindparam("key"))
+_RELEASE = text("DELETE FROM claims WHERE key = :key AND owner = :owner")
+_RELEASE_ALL = text("DELETE FROM claims WHERE owner = :owner")
+# `gone` and `then` are of a claim that is worth nothing any more: if somebody took it over meanwhile, it is theirs.
+_CLAIM = text("""
+    INSERT INTO claims (key, owner, expires)
+    SELECT :key, :owner, :expires WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = :key)
+    ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, expires = excluded.expires
+    WHERE claims.owner = :owner OR (claims.owner = :gone AND claims.expires = :then)
+""")
+
+
+class Store:
+    """Answers by key, and a log of every call; shared by threads, forks and processes.
+
+    Each method is one transaction. A closed store opens again when it is used.
+
+    >>> store = Store(None)
+    >>> store.get("a digest") is None
+    True
+
+    Args:
+        location: a path; ``"default"`` for ``$LVLM2P_STORE``, or ``teacher.sqlite`` in the user's cache folder; None to
+            keep answers in memory only, and no log.
+
+    Raises:
+        StoreError: the file cannot be written, is no store, or was written by a newer version. Every method raises it
+            where the database fails (a full disk, say).
+    """
+
+    def __init__(self, location: str | Path | None = DEFAULT) -> None:
+        self.file = locate(location)
+        self._token = secrets.token_hex(8)
+        self._claims: set[str] = set()
+        self._connection: Connection | None = None
+        with _LOCK:
+            self._connection = schema.open_database(self.file)
+            _STORES.add(self)
+
+    @property
+    def path(self) -> str:
+        """Where the store is, for people to read."""
+        return "none (in memory)" if self.file is None else str(self.file)
+
+    def get(self, key: str) -> Answer | None:
+        """Return the answer stored under a key, or None."""
+        with self.transaction() as connection:
+            row = connection.execute(_GET, {"key": key}).first()
+        return None if row is None else Answer(row[0], row[1])
+
+    def record(self, call: Call, answer: Answer | None = None) -> None:
+        """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
+
+        The first answer to a key stays. Storing one also ends this store's claim on the key. The values of environment
+        variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out of all that is written.
+        """
+        now = time.time()
+        hidden = _secrets()
+        with self.transaction() as connection:
+            if self.file is not None:
+                _log(connection, call, now, hidden)
+            if answer is not None:
+                row = {"key": call.key, "text": _clean(answer.text, hidden), "model": answer.model, "at": now}
+                connection.execute(schema.ADD_ANSWER, row)
+                self._drop_claim(connection, call.key)
+
+    def claim(self, key: str, *, seconds: float) -> bool:
+        """Return whether this store may ask a question now: nobody has the answer, and nobody else is asking.
+
+        A claim is worth nothing once ``seconds`` have passed, or once its process on this host is dead. Where the
+        result is False, call ``get`` and, if there is still nothing, ``claim`` again later: both only read meanwhile.
+        """
+        now = time.time()
+        with self.transaction() as connection:
+            row = connection.execute(_CLAIMED, {"key": key}).first()
+            if row is not None and row.owner != self._owner and row.expires >= now and _alive(row.owner):
+                return False
+            gone, then = ("", 0.0) if row is None else row
+            values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": gone, "then": then}
+            claimed = connection.execute(_CLAIM, values).rowcount == 1
+        if claimed:
+            self._claims.add(key)
+        return claimed
+
+    def release(self, key: str) -> None:
+        """End this store's claim on a key, if it has one."""
+        if key in self._claims:
+            with self.transaction() as connection:
+                self._drop_claim(connection, key)
+
+    def close(self) -> None:
+        """End all claims of this store and close its connection."""
+        with _LOCK:
+            if self._claims:
+                with self.transaction() as connection:
+                    connection.execute(_RELEASE_ALL, {"owner": self._owner})
+                self._claims.clear()
+            self._disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Lend the connection for one transaction, to nobody else of this process meanwhile."""
+        with _LOCK:
+            if self._connection is None:
+                self._connection = schema.open_database(self.file)
+            try:
+                with self._connection.begin():
+                    yield self._connection
+            except DBAPIError as problem:
+                raise schema.explained(problem, self.file) from problem
+
+    @property
+    def _owner(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}:{self._token}"  # another one after a fork
+
+    def _drop_claim(self, connection: Connection, key: str) -> None:
+        if key in self._claims:
+            connection.execute(_RELEASE, {"key": key, "owner": self._owner})
+            self._claims.discard(key)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            schema.close(self._connection)
+            self._connection = None
+
+
+def _before_fork() -> None:
+    _LOCK.acquire()
+    for store in tuple(_STORES):
+        if store.file is not None:  # a database in memory is copied whole, and has no locks to lose
+            store._disconnect()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+
+def locate(location: str | Path | None) -> Path | None:
+    """Return the file that a store's location means; None for a store in memory."""
+    if location is None:
+        return None
+    if location == DEFAULT:
+        location = os.environ.get("LVLM2P_STORE") or platformdirs.user_cache_path("lvlm2p") / "teacher.sqlite"
+    if "://" in str(location):
+        raise StoreError(f"the store {str(location)!r} is a URL: give the path of a file, or None to keep nothing.")
+    file = Path(location).expanduser().absolute()
+    if file.is_dir():
+        raise StoreError(
+            f"the store {file} is a folder: give the path of a file in it, such as {file / 'teacher.sqlite'}."
+        )
+    return file
+
+
+def _alive(owner: str) -> bool:
+    host, pid, _ = owner.rsplit(":", 2)
+    if host != socket.gethostname() or sys.platform == "win32":  # where nothing can be known, the claim's time decides
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _secrets() -> list[str]:
+    return [
+        value
+        for name, value in os.environ.items()
+        if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))
+        and len(value) >= 8  # a shorter one may be a common word
+    ]
+
+
+def _clean(value: str, hidden: list[str]) -> str:
+    """Strike out secrets, and escape lone surrogates (JSON may hold them, UTF-8 may not)."""
+    for secret in hidden:
+        value = value.replace(secret, "***")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode(errors="backslashreplace").decode()
+    return value
+
+
+def _log(connection: Connection, call: Call, now: float, hidden: list[str]) -> None:
+    layout = schema.pack_text(_clean(call.schema, hidden))
+    parts, messages = [layout], []
+    for turn in call.messages:
+        words = schema.pack_text(_clean(turn.text, hidden))
+        picture = None if turn.png is None else schema.pack_png(turn.png)
+        parts += [words] if picture is None else [words, picture]
+        messages.append({"role": turn.role, "text": words.digest, "png": picture and picture.digest})
+    connection.execute(schema.ADD_PART, [part._asdict() for part in parts])
+    row = {name: _clean(value, hidden) if isinstance(value, str) else value for name, value in vars(call).items()}
+    del row["messages"]
+    schema.add_call(connection, row | {"uid": uuid.uuid4().hex, "at": now, "schema": layout.digest}, messages)
