@@ -102,8 +102,8 @@ def bundled_prompts() -> Path:
 class PromptSet:
     """A folder of templates and data that turns a view into the conversations of the two stages.
 
-    A user's folder stands in front of the bundled set: a file of the same name wins, the rest falls through. Options are
-    merged one by one.
+    A user's folder stands in front of the bundled set: a file of the same name wins, the rest falls through. Options
+    are merged one by one.
 
     Args:
         folder: a user's folder, the name of a bundled set, or None for the bundled set that fits.
@@ -210,6 +210,7 @@ class PromptSet:
             "examples": self._examples_for(view.about.env_id),
             "schema": json.dumps(schema),
             "rules": self._rules_for(view.about.env_id),
+            "picture": picture is not None,
         }
         if stage == "action":
             variables["analysis"] = analysis
@@ -249,7 +250,7 @@ class PromptSet:
         return next((folder / name for folder in self.folders if (folder / name).is_file()), self.folders[-1] / name)
 
     def _read_options(self) -> Options:
-        """A user's ``set.toml`` changes only what it names; its rules and names are looked up before the bundled ones."""
+        """A user's ``set.toml`` changes only what it names; its rules and names come before the bundled ones."""
         merged: dict[str, Any] = {}
         for folder in reversed(self.folders):
             for key, value in _toml(folder / "set.toml").items():

@@ -5,7 +5,10 @@ import socket
 
 import pytest
 
+# As the package sets them before it imports LiteLLM; some tests import it first.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
+os.environ["LITELLM_MODE"] = "PRODUCTION"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}

@@ -162,7 +162,8 @@ def test_the_picture_can_be_left_out_of_the_second_stage_but_not_of_the_only_one
 def test_a_users_own_schema_is_asked_for_and_checked(tmp_path):
     prompts = own(
         tmp_path,
-        analysis__schema__json='{"type": "object", "properties": {"danger": {"type": "boolean"}}, "required": ["danger"]}',
+        analysis__schema__json='{"type": "object", "properties": {"danger": {"type": "boolean"}}, '
+        '"required": ["danger"]}',
     )
     question = prompts.analysis(lava())
     assert question.schema["required"] == ["danger"]
@@ -202,7 +203,7 @@ def test_the_repair_turn_quotes_the_reply_and_the_problem():
         ({"set__toml": "stages ="}, r"set\.toml: "),
         ({"analysis__schema__json": '{"type": 3}'}, r"analysis\.schema\.json: "),
         ({"examples__toml": "[[example]"}, r"examples\.toml: "),
-        ({"set__toml": '[[names]]\nenv = "MiniGrid-*"\nactions = ["a"]'}, r"has 1 actions, MiniGrid-LavaGapS7-v0 has 7"),
+        ({"set__toml": '[[names]]\nenv = "MiniGrid-*"\nactions = ["a"]'}, "has 1 actions, MiniGrid-LavaGapS7-v0 has 7"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_what_is_wrong_in_it(tmp_path, files, message):

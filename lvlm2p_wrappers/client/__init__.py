@@ -1,0 +1,173 @@
+"""From a model string to a reply: retries, limits, price and budget."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import random
+import time
+
+from lvlm2p_wrappers.client import models
+from lvlm2p_wrappers.client.faults import Fault, classify
+from lvlm2p_wrappers.client.limits import Budget, Limiter
+from lvlm2p_wrappers.client.loop import submit
+from lvlm2p_wrappers.client.road import Reply, Request, send
+from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.store import Call, Store, Turn
+
+__all__ = ["Budget", "Client", "Request", "call_of", "submit"]
+
+FIRST_PICTURE_TOKENS = 3000
+"""Reserved for a picture until a first reply tells what the model really bills (gpt-4o-mini: 2,833 for a small one)."""
+
+
+class Client:
+    """Makes calls and logs each of them. Belongs to one event loop.
+
+    Args:
+        store: where failed calls are logged; those that brought a reply are logged by whoever judges the reply.
+        concurrency: the most calls in flight.
+        rpm: the most calls a minute; None for no limit.
+        budget: what may be spent.
+        timeout_s: seconds after which a call without a whole answer counts as failed.
+        max_retries: how often the same request is repeated after faults that may pass.
+        api_base: the address of the model's server, where it is not the provider's own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        concurrency: int,
+        rpm: int | None,
+        budget: Budget,
+        timeout_s: float,
+        max_retries: int,
+        api_base: str | None,
+    ) -> None:
+        self.budget = budget
+        self.calls = 0
+        self.cost_usd = 0.0
+        self.unpriced_calls = 0
+        self.longest_s = 2 * (max_retries + 1) * (timeout_s + 60)
+        self._store = store
+        self._limiter = Limiter(concurrency, rpm)
+        self._timeout_s = timeout_s
+        self._max_retries = max_retries
+        self._api_base = api_base
+        self._checked: set[str] = set()
+        self._most_prompt_tokens: dict[str, int] = {}
+
+    async def ask(self, request: Request) -> Reply:
+        """Make a call, repeating it after faults that may pass.
+
+        Raises:
+            ModelError: if the user has to mend something.
+            TransportError: if no reply came, after the retries.
+            BadReplyError: if the provider's content policy stopped it.
+            BudgetError: if the budget does not allow the call.
+        """
+        if request.model not in self._checked:
+            models.check(request.model, self._api_base)
+            self._checked.add(request.model)
+        for attempt in range(1, self._max_retries + 2):
+            # A second stage first: a label is worth more than the beginning of another one.
+            urgent = request.question.stage == "action"
+            reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
+            async with self._limiter.slot(urgent=urgent):
+                outcome = await self._attempt(request, attempt, reserved)
+            if isinstance(outcome, Reply):
+                return outcome
+            if not outcome.retry or attempt > self._max_retries:
+                raise outcome.error
+            await asyncio.sleep(self._pause(attempt, outcome.wait_s))
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, request: Request, attempt: int, reserved: float) -> Reply | Fault:
+        started = time.monotonic()
+        self.calls += 1
+        cost: float | None = None
+        try:
+            reply = await send(request, timeout_s=self._timeout_s, api_base=self._api_base)
+            cost = reply.cost_usd
+        except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
+            fault = classify(error, request.model, self._timeout_s)
+            if fault.status is not None and fault.status >= 400 and fault.status not in {408, 500, 504}:
+                cost = 0.0  # the provider said no: nothing was billed
+            if fault.too_many:
+                self._limiter.too_many(started, fault.wait_s)
+            call = call_of(request)
+            self._store.record(
+                dataclasses.replace(
+                    call,
+                    problem=str(fault.error),
+                    status=fault.status,
+                    attempt=attempt,
+                    latency_s=time.monotonic() - started,
+                )
+            )
+            return fault
+        finally:
+            self.budget.settle(reserved, cost)
+        self._limiter.succeeded()
+        self._learn(request.model, reply)
+        return dataclasses.replace(reply, attempt=attempt)
+
+    def _learn(self, model: str, reply: Reply) -> None:
+        self.unpriced_calls += reply.cost_usd is None
+        self.cost_usd += reply.cost_usd or 0.0
+        if reply.prompt_tokens:
+            self._most_prompt_tokens[model] = max(reply.prompt_tokens, self._most_prompt_tokens.get(model, 0))
+
+    def _worst_case(self, request: Request) -> float | None:
+        """The most a call can cost, from LiteLLM's price list and the largest prompt billed so far."""
+        if self.budget.usd is None:
+            return None
+        price = models.prices(request.model)
+        if price is None:
+            if self.budget.calls is None:
+                raise UsageError(
+                    f"{request.model} has no known price, so budget_usd cannot hold; limit it with budget_calls as well"
+                )
+            return None
+        messages = request.question.messages
+        guess = sum(len(m.text) // 2 + FIRST_PICTURE_TOKENS * (m.picture is not None) for m in messages)
+        prompt = max(guess, int(1.2 * self._most_prompt_tokens.get(request.model, 0)))
+        return price[0] * prompt + price[1] * int(request.sampling.get("max_tokens", 4096))
+
+    @staticmethod
+    def _pause(attempt: int, asked_s: float | None) -> float:
+        """Seconds until the next attempt: as long as the provider asked, else twice as long each time, with jitter."""
+        backoff = min(30.0, 0.5 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+        return backoff if asked_s is None else asked_s + backoff / 4
+
+
+def call_of(request: Request, reply: Reply | None = None) -> Call:
+    """The log's row for a request: an error until there is a reply, then a success until it is judged."""
+    turns = tuple(Turn(m.role, m.text, m.picture.png if m.picture else None) for m in request.question.messages)
+    call = Call(
+        key=request.key,
+        stage=request.question.stage,
+        env_id=request.question.env_id,
+        requested_model=request.model,
+        messages=turns,
+        schema=json.dumps(request.question.schema),
+        options=json.dumps(dict(request.sampling)),
+        reply=None,
+        answered_model=None,
+        outcome="error",
+    )
+    if reply is None:
+        return call
+    return dataclasses.replace(
+        call,
+        reply=reply.text,
+        answered_model=reply.model,
+        outcome="ok",
+        attempt=reply.attempt,
+        latency_s=reply.latency_s,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        cost_usd=reply.cost_usd,
+    )

@@ -1,0 +1,224 @@
+"""The one road to every model: a request through LiteLLM, and the reply that came back."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import functools
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lvlm2p_wrappers import planner
+from lvlm2p_wrappers.client.loop import submit
+from lvlm2p_wrappers.errors import BadReplyError
+from lvlm2p_wrappers.prompts import Message, Question
+from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
+
+QUOTED_CHARS = 4000
+"""How much of a bad reply its repair turn quotes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One question to one model.
+
+    Attributes:
+        model: the LiteLLM model string, as the user wrote it.
+        question: the conversation, the form of the reply and how it is checked.
+        sampling: ``temperature``, ``max_tokens`` and the like.
+    """
+
+    model: str
+    question: Question
+    sampling: Mapping[str, Any]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A digest of all that the answer may depend on: pixels, texts, schema, model and its version, sampling."""
+        messages = [(m.role, m.text, m.picture.digest if m.picture else None) for m in self.question.messages]
+        version = planner.VERSION if self.model.split("?")[0] == planner.MODEL else ""
+        content = json.dumps([self.model, version, messages, self.question.schema, dict(self.sampling)], sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+    def repaired(self, reply: str, problem: str, *, longer: bool) -> Request:
+        """The request once more, with a turn that quotes what was wrong with the reply; ``longer`` doubles its room."""
+        question = self.question.prompts.repair(self.question, reply[:QUOTED_CHARS], problem)
+        sampling = dict(self.sampling)
+        if longer and "max_tokens" in sampling:
+            sampling["max_tokens"] *= 2
+        return Request(self.model, question, sampling)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back of a request.
+
+    Attributes:
+        text: the reply; ``""`` if there was none.
+        model: the model that says it answered.
+        finish: why it stopped, in LiteLLM's words.
+        refusal: the provider's words where it refused, else ``""``.
+        prompt_tokens, completion_tokens: as billed, where the provider says.
+        cost_usd: None if the model has no known price.
+        latency_s: seconds.
+        attempt: 1 for the first request, more after retries.
+    """
+
+    text: str
+    model: str
+    finish: str
+    refusal: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    latency_s: float
+    attempt: int = 1
+
+    def usable(self) -> str:
+        """The text, to be read.
+
+        Raises:
+            BadReplyError: if there is none, or the provider says that it is a refusal.
+        """
+        if self.finish == "content_filter" or self.refusal:
+            raise BadReplyError(f"the model refused: {self.refusal or self.finish}", kind="refusal")
+        if not self.text.strip() and self.finish == "length":
+            raise BadReplyError(
+                "the reply was cut off before it began: max_tokens went into thinking", kind="truncated"
+            )
+        if not self.text.strip():
+            raise BadReplyError("the reply is empty", kind="empty")
+        return self.text
+
+
+@functools.cache
+def load_litellm() -> Any:
+    """LiteLLM, imported at first use: quiet, without network, and with the embedded teacher registered."""
+    # These are read while it is imported: without them it fetches a price list, and reads every .env file up the tree.
+    for name, value in (
+        ("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
+        ("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True"),
+        ("LITELLM_MODE", "PRODUCTION"),
+    ):
+        os.environ.setdefault(name, value)
+    import litellm
+
+    litellm.suppress_debug_info = True
+    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
+    planner.register()
+    return litellm
+
+
+async def send(request: Request, *, timeout_s: float, api_base: str | None) -> Reply:
+    """Make one call, without retries.
+
+    Raises:
+        Exception: LiteLLM's, or ``asyncio.TimeoutError``; ``faults.classify`` says what they mean.
+    """
+    litellm = load_litellm()
+    sampling = dict(request.sampling)
+    if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
+        sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
+    started = time.perf_counter()
+    call = litellm.acompletion(
+        model=request.model,
+        messages=[_wire(message) for message in request.question.messages],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": request.question.stage, "strict": True, "schema": request.question.schema},
+        },
+        timeout=timeout_s,
+        # Retries are ours: LiteLLM's need a package that it does not install, and OpenAI's client makes two in silence.
+        num_retries=0,
+        max_retries=0,
+        drop_params=True,
+        **_asking_once(request.model, timeout_s),
+        **({"api_base": api_base} if api_base else {}),
+        **sampling,
+    )
+    response = await asyncio.wait_for(call, timeout_s)
+    return _reply(response, request.model, time.perf_counter() - started)
+
+
+def _asking_once(model: str, timeout_s: float) -> dict[str, Any]:
+    """The argument that keeps LiteLLM from sending a request again by itself, which would be paid for twice.
+
+    If a connection is lost before the first byte of a reply, its own HTTP client does whatever ``num_retries`` says.
+    """
+    if model.split("/", 1)[0] not in {"gemini", "anthropic", "ollama", "ollama_chat", "hosted_vllm"}:
+        return {}
+    return {"client": _client_that_asks_once(timeout_s, os.getpid())}
+
+
+@functools.lru_cache
+def _client_that_asks_once(timeout_s: float, _process: int) -> Any:
+    import httpx
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    class AskingOnce(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM is not typed
+        async def single_connection_post_request(self, url: str, **_: Any) -> Any:
+            raise httpx.ConnectError("the connection was lost", request=httpx.Request("POST", url))
+
+    client = AskingOnce(timeout=timeout_s)
+    atexit.register(lambda: submit(client.close()).result(timeout=5))
+    return client
+
+
+def _wire(message: Message) -> dict[str, Any]:
+    if message.picture is None:
+        return {"role": message.role, "content": message.text}
+    url = "data:image/png;base64," + base64.b64encode(message.picture.png).decode("ascii")
+    return {
+        "role": message.role,
+        "content": [{"type": "text", "text": message.text}, {"type": "image_url", "image_url": {"url": url}}],
+    }
+
+
+def _reply(response: Any, model: str, latency_s: float) -> Reply:
+    choice = response.choices[0] if response.choices else None
+    message = getattr(choice, "message", None)
+    native = {**_native(choice), **_native(message)}
+    refusal = native.get("refusal") or ("refusal" if native.get("stop_reason") == "refusal" else "")
+    usage = getattr(response, "usage", None)
+    text = getattr(message, "content", None) or ""
+    return Reply(
+        # Enough to see that it is too long; a lone surrogate could not be stored.
+        text=text[: MAX_REPLY_CHARS + 1].encode("utf-8", "replace").decode("utf-8"),
+        model=_answered(response, model),
+        finish=str(getattr(choice, "finish_reason", "") or ""),
+        refusal=str(refusal or ""),
+        prompt_tokens=getattr(usage, "prompt_tokens", None),
+        completion_tokens=getattr(usage, "completion_tokens", None),
+        cost_usd=_cost(response, model),
+        latency_s=latency_s,
+    )
+
+
+def _native(part: Any) -> dict[str, Any]:
+    """What the provider said beyond the common format."""
+    return getattr(part, "provider_specific_fields", None) or {}
+
+
+def _cost(response: Any, model: str) -> float | None:
+    """LiteLLM's cost of a call; None where it has no price, which it reports as 0 for names that it only recognises."""
+    cost = getattr(response, "_hidden_params", {}).get("response_cost")
+    known = load_litellm().model_cost
+    local = model.startswith(("embedded/", "ollama/", "ollama_chat/"))
+    free = local or model in known or model.split("/", 1)[-1] in known
+    return float(cost) if cost or (cost == 0 and free) else None
+
+
+def _answered(response: Any, model: str) -> str:
+    """The provider's word for the model that answered, with the provider in front as in the model string."""
+    name = str(getattr(response, "model", "") or "")
+    provider = model.split("/", 1)[0]
+    if not name:
+        return model
+    return name if name.startswith(provider + "/") else f"{provider}/{name}"

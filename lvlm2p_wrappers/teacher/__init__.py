@@ -1,0 +1,323 @@
+"""The teacher: from a view, through two questions to a model, to advice."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvlm2p_wrappers.client import Budget, Client, submit
+from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
+from lvlm2p_wrappers.prompts import PromptSet
+from lvlm2p_wrappers.replies import Advice, distribution
+from lvlm2p_wrappers.store import DEFAULT, Store, locate
+from lvlm2p_wrappers.teacher.answers import Answered, Answers, total
+from lvlm2p_wrappers.teacher.counters import Counters, Reliability
+from lvlm2p_wrappers.views import About, Family, View, Viewer
+
+OnError = Literal["raise", "skip"]
+
+KNOWN_STATES = 20_000
+"""How many states' advice is kept in memory, so that a state seen again needs neither picture nor store."""
+
+
+class TeacherOptions(TypedDict, total=False):
+    """The keyword arguments of :class:`Teacher`, as both wrappers take them."""
+
+    prompts: str | Path | None
+    store: str | Path | None
+    concurrency: int
+    rpm: int | None
+    budget_usd: float | None
+    budget_calls: int | None
+    offline: bool
+    fallback_models: Sequence[str]
+    temperature: float | None
+    max_tokens: int | None
+    reasoning_effort: str | None
+    timeout_s: float
+    max_retries: int
+    api_base: str | None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A question that was asked; the advice comes later.
+
+    Attributes:
+        advice: done when the teacher has answered.
+        counted: whether a row has been counted for it; the rows after the first cost nothing.
+    """
+
+    advice: Future[Advice]
+    counted: bool = False
+
+
+class Teacher:
+    """Asks a vision-language model what it would do, in two stages, each answer paid for once.
+
+    Args:
+        model: a LiteLLM model string, or ``"embedded/minigrid-planner"``, which needs neither key nor network.
+        prompts: a folder of your own templates, or the name of a bundled set; by default the bundled set that fits.
+        store: where answers are kept: a path, ``"default"`` (``$LVLM2P_STORE``, else the user's cache folder), or None.
+        concurrency: the most calls in flight.
+        rpm: the most calls a minute.
+        budget_usd: the most to spend, in US dollars.
+        budget_calls: the most calls.
+        offline: answer from the store alone.
+        fallback_models: asked in order where the model fails; a label records the model that truly answered.
+        temperature: overrides the prompt set's.
+        max_tokens: overrides the prompt set's.
+        reasoning_effort: overrides the prompt set's.
+        timeout_s: seconds after which a call counts as failed.
+        max_retries: how often a call is repeated after faults that may pass.
+        api_base: the address of the model's server, where it is not the provider's own.
+
+    Raises:
+        UsageError: if a value cannot work.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from lvlm2p_wrappers.views import viewer
+        >>> env = gym.make("MiniGrid-LavaGapS7-v0")
+        >>> _ = env.reset(seed=0)
+        >>> advice = Teacher("embedded/minigrid-planner", store=None).advise(viewer(env).view())
+        >>> advice.probs.shape, advice.model
+        ((7,), 'embedded/minigrid-planner')
+    """
+
+    _shared: ClassVar[dict[Hashable, Teacher]] = {}
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        prompts: str | Path | None = None,
+        store: str | Path | None = DEFAULT,
+        concurrency: int = 16,
+        rpm: int | None = None,
+        budget_usd: float | None = None,
+        budget_calls: int | None = None,
+        offline: bool = False,
+        fallback_models: Sequence[str] = (),
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        reasoning_effort: str | None = None,
+        timeout_s: float = 60.0,
+        max_retries: int = 4,
+        api_base: str | None = None,
+    ) -> None:
+        for name, value in (
+            ("concurrency", concurrency),
+            ("rpm", rpm),
+            ("timeout_s", timeout_s),
+            ("max_tokens", max_tokens),
+        ):
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} must be above 0, not {value}")
+        for name, value in (("budget_usd", budget_usd), ("budget_calls", budget_calls), ("max_retries", max_retries)):
+            if value is not None and value < 0:
+                raise UsageError(f"{name} must not be negative: {value}")
+        self.model = model
+        self._models = (model, *fallback_models)
+        self._folder = prompts
+        self._prompts: dict[Family, PromptSet] = {}
+        self._store = Store(store)
+        self._offline = offline
+        overrides = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
+        self._sampling = {name: value for name, value in overrides.items() if value is not None}
+        self._client_options: dict[str, Any] = {
+            "concurrency": concurrency,
+            "rpm": rpm,
+            "timeout_s": timeout_s,
+            "max_retries": max_retries,
+            "api_base": api_base,
+        }
+        self._budget = (budget_usd, budget_calls)
+        self._unreliable: TeacherError | None = None
+        self._begin()
+
+    @classmethod
+    def shared(cls, model: str, options: TeacherOptions) -> Teacher:
+        """The one teacher of this process for these arguments: its budget, counters and open questions are common."""
+        location = locate(options.get("store", DEFAULT))
+        names = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in options.items()
+            if name != "store"
+        }
+        key = (model, location, tuple(sorted(names.items(), key=lambda item: item[0])))
+        if key not in cls._shared:
+            cls._shared[key] = cls(model, **options)
+        return cls._shared[key]
+
+    @property
+    def counters(self) -> Counters:
+        """What has been done so far."""
+        client = self._client
+        return Counters(
+            **self._counts,
+            distinct_views=len(self._views),
+            calls=client.calls,
+            bad_replies=self._answers.bad_replies,
+            cost_usd=client.cost_usd,
+            unpriced_calls=client.unpriced_calls,
+        )
+
+    @property
+    def store_path(self) -> str:
+        """Where the answers are kept."""
+        return self._store.path
+
+    def prepare(self, about: About) -> int:
+        """Read the prompt set for an environment afresh and check it.
+
+        Returns:
+            How many of the last actions its templates want to be told.
+
+        Raises:
+            PromptError: if the set is missing or broken.
+        """
+        prompts = PromptSet(self._folder, about.family)
+        prompts.check(about)
+        old = self._prompts.get(about.family)
+        if old is not None and old.fingerprint != prompts.fingerprint:
+            self._known.clear()
+        self._prompts[about.family] = prompts
+        return prompts.options.history
+
+    def advise(self, view: View) -> Advice:
+        """Ask about one view and wait for the advice.
+
+        Raises:
+            TeacherError: if there is none.
+        """
+        return self._submit(view).result()
+
+    def ask(self, viewer: Viewer, history: tuple[str, ...] = ()) -> Ticket:
+        """Ask about what an environment shows now, without waiting. A state seen before is not even drawn."""
+        self._after_fork()
+        state = viewer.key()
+        if state is None:
+            return Ticket(self._submit(viewer.view(history)))
+        known = self._known.get((state, history))
+        if known is not None and not _may_pass(known.advice):
+            self._known.move_to_end((state, history))
+            return known
+        ticket = self._known[state, history] = Ticket(self._submit(viewer.view(history)))
+        if len(self._known) > KNOWN_STATES:
+            self._known.popitem(last=False)
+        return ticket
+
+    def settle(self, tickets: Sequence[Ticket | None], *, on_error: OnError) -> list[NDArray[np.float32] | None]:
+        """Wait for the advice of some tickets and count it.
+
+        Args:
+            tickets: None where nothing was asked.
+            on_error: whether a question without an answer raises, or is skipped, and counted.
+
+        Returns:
+            For each ticket the (n_actions,) float32 distribution, or None where there is none.
+
+        Raises:
+            TeacherError: after all open questions have settled and their answers are stored.
+        """
+        try:
+            return [None if ticket is None else self._row(ticket, on_error) for ticket in tickets]
+        except TeacherError:
+            wait(list(self._open))
+            raise
+
+    def wait_below(self, most: int) -> None:
+        """Wait until at most ``most`` questions are open."""
+        while len(self._open) > most:
+            wait(list(self._open), return_when="FIRST_COMPLETED")
+
+    def _row(self, ticket: Ticket, on_error: OnError) -> NDArray[np.float32] | None:
+        try:
+            advice = ticket.advice.result()
+        except BudgetError:
+            self._counts["unasked"] += 1
+            return None
+        except (BadReplyError, TransportError):
+            if on_error == "raise":
+                raise
+            if self._unreliable is not None:
+                raise self._unreliable from None
+            return None
+        self._counts["labels"] += 1
+        if advice.cached or ticket.counted:
+            self._counts["cached"] += 1
+        ticket.counted = True
+        return advice.probs
+
+    def _submit(self, view: View) -> Future[Advice]:
+        self._after_fork()
+        if view.about.family not in self._prompts:
+            self.prepare(view.about)
+        future = submit(self._advise(view, self._prompts[view.about.family]))
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
+
+    async def _advise(self, view: View, prompts: PromptSet) -> Advice:
+        """Both stages of one view."""
+        started = time.perf_counter()
+        self._views.add(hash((view.about, view.picture.digest, view.mission, view.carrying, view.history)))
+        answers: list[Answered] = []
+        try:
+            if prompts.options.stages == 2:
+                answers.append(await self._answers.to(prompts.analysis(view)))
+            analysis = answers[0].text if answers else ""
+            answers.append(await self._answers.to(prompts.action(view, analysis)))
+        except (BadReplyError, TransportError) as error:
+            if not error.remembered:
+                self._watch(error)
+            raise
+        self._watch(None)
+        return Advice(
+            probs=distribution(answers[-1].text, [action.name for action in prompts.actions(view.about)]),
+            analysis=analysis,
+            model=answers[-1].model,
+            cached=not any(answer.calls for answer in answers),
+            cost_usd=total([answer.cost_usd for answer in answers]),
+            latency_s=time.perf_counter() - started,
+        )
+
+    def _watch(self, error: TeacherError | None) -> None:
+        """Note how a question ended, and whether too many ended without an answer to go on."""
+        self._counts["failures"] += error is not None
+        problem = self._reliability.note(failed=error is not None)
+        if problem and self._unreliable is None:
+            self._unreliable = TeacherError(f"{self.model}: {problem}. The last: {error}")
+
+    def _begin(self) -> None:
+        """What belongs to this process: its client, and what is under way, known or counted in it."""
+        self._pid = os.getpid()
+        self._client = Client(self._store, budget=Budget(*self._budget), **self._client_options)
+        self._answers = Answers(
+            self._models, self._sampling, client=self._client, store=self._store, offline=self._offline
+        )
+        self._reliability = Reliability()
+        self._unreliable = None
+        self._counts: Counter[str] = Counter()
+        self._views: set[int] = set()
+        self._known: OrderedDict[Hashable, Ticket] = OrderedDict()
+        self._open: set[Future[Advice]] = set()
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._begin()
+
+
+def _may_pass(future: Future[Advice]) -> bool:
+    """Whether it failed and asking again may help; a reply that stayed bad is not asked for again in a run."""
+    return future.done() and future.exception() is not None and not isinstance(future.exception(), BadReplyError)

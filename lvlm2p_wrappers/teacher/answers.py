@@ -1,0 +1,137 @@
+"""From a question to its checked answer: out of the store, or from the model, once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lvlm2p_wrappers.client import Client, Request, call_of
+from lvlm2p_wrappers.errors import BadReplyError, ModelError, TransportError
+from lvlm2p_wrappers.prompts import Question
+from lvlm2p_wrappers.store import Answer, Store
+
+log = logging.getLogger(__name__)
+
+
+class Answered(NamedTuple):
+    """A checked answer, and what it took.
+
+    Attributes:
+        text: the answer as JSON text.
+        model: the model that answered.
+        calls: how many calls were made for it now; 0 out of the store.
+        cost_usd: what they cost; None if one of them has no known price.
+    """
+
+    text: str
+    model: str
+    calls: int
+    cost_usd: float | None
+
+
+class Answers:
+    """Answers questions, each asked once: while under way, across runs, and across processes sharing a store.
+
+    Belongs to one event loop.
+
+    Args:
+        models: asked in order, where the one before failed.
+        sampling: sampling options that override the questions' own.
+        client: makes the calls.
+        store: keeps the answers.
+        offline: whether to answer from the store alone.
+
+    Attributes:
+        bad_replies: how many replies could not be used.
+    """
+
+    def __init__(
+        self, models: Sequence[str], sampling: Mapping[str, Any], *, client: Client, store: Store, offline: bool
+    ) -> None:
+        self.bad_replies = 0
+        self._models = models
+        self._sampling = sampling
+        self._client = client
+        self._store = store
+        self._offline = offline
+        self._flights: dict[str, asyncio.Task[Answered]] = {}
+        self._spoilt: dict[str, BadReplyError] = {}
+
+    async def to(self, question: Question) -> Answered:
+        """The checked answer to a question, from the first model that gives one.
+
+        Raises:
+            TeacherError: if none does; the last model's.
+        """
+        for model in self._models[:-1]:
+            try:
+                return await self._from(model, question)
+            except (BadReplyError, TransportError, ModelError) as error:
+                log.warning("%s; asking the next model", error)
+        return await self._from(self._models[-1], question)
+
+    async def _from(self, model: str, question: Question) -> Answered:
+        """Equal questions share one flight, also while it is under way."""
+        request = Request(model, question, {**question.sampling, **self._sampling})
+        flight = self._flights.get(request.key)
+        if flight is not None:
+            answered = await asyncio.shield(flight)
+            return answered._replace(calls=0, cost_usd=0.0)
+        flight = self._flights[request.key] = asyncio.ensure_future(self._fetch(request))
+        try:
+            return await flight
+        finally:
+            del self._flights[request.key]
+
+    async def _fetch(self, request: Request) -> Answered:
+        """Look into the store; if there is nothing, ask the model, unless another process is asking it just now."""
+        pause = 0.02
+        while True:
+            stored = self._store.get(request.key)
+            if stored is not None:
+                return Answered(stored.text, stored.model, 0, 0.0)
+            if spoilt := self._spoilt.get(request.key):
+                raise BadReplyError(str(spoilt), kind=spoilt.kind, replies=spoilt.replies, remembered=True)
+            if self._offline:
+                raise TransportError(
+                    f"offline, and the store {self._store.path} has no answer of {request.model} to this"
+                )
+            if self._store.claim(request.key, seconds=self._client.longest_s):
+                break
+            await asyncio.sleep(pause)
+            pause = min(1.0, 2 * pause)
+        try:
+            return await self._call(request)
+        finally:
+            self._store.release(request.key)
+
+    async def _call(self, request: Request) -> Answered:
+        """Ask the model; a bad reply gets one repair turn that quotes what was wrong."""
+        turn, replies, costs = request, [], []
+        while True:
+            reply = await self._client.ask(turn)
+            costs.append(reply.cost_usd)
+            row = dataclasses.replace(call_of(turn, reply), key=request.key)
+            try:
+                text = turn.question.read(reply.usable())
+            except BadReplyError as error:
+                replies.append(reply.text)
+                self.bad_replies += 1
+                self._store.record(dataclasses.replace(row, outcome="bad_reply", problem=f"{error.kind}: {error}"))
+                if turn is not request or error.kind == "refusal":
+                    bad = BadReplyError(f"{request.model}: {error}", kind=error.kind, replies=tuple(replies))
+                    self._spoilt[request.key] = bad
+                    raise bad from None
+                turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
+            else:
+                self._store.record(row, Answer(text, reply.model))
+                return Answered(text, reply.model, len(costs), total(costs))
+
+
+def total(costs: Sequence[float | None]) -> float | None:
+    """The sum of some calls' costs; None if one of them is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
