@@ -1,0 +1,201 @@
+"""The teacher's advice for the sub-environments of a vector environment, at once or deferred."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Literal, Unpack
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from numpy.typing import ArrayLike, NDArray
+
+from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions, Ticket
+from lvlm2p_wrappers.views import vector_viewer
+from lvlm2p_wrappers.wrapper import INFO_KEY, refuse_taken_key
+
+
+class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Puts the teacher's distributions into ``infos["teacher_probs"]`` and their mask into ``infos["_teacher_probs"]``.
+
+    Both are always present: (num_envs, n_actions) float32 and (num_envs,) bool; a row is zero where its mask is False.
+    Each row belongs to the observation that the agent will act on, in both autoreset modes: under NEXT_STEP the
+    terminal observation gets no advice, under SAME_STEP the new episode's first one does.
+
+    With ``defer=True`` no step waits for a reply: questions go out in the background as observations appear, the mask
+    in ``infos`` is all False, and :meth:`gather` returns the advice of a whole rollout. This is the paper's own
+    procedure: collect a trajectory, have it labelled, update.
+
+    Args:
+        env: a ``SyncVectorEnv`` or ``AsyncVectorEnv``, wrapped or not, with Discrete actions.
+        model: a LiteLLM model string, or ``"embedded/minigrid-planner"``.
+        defer: whether advice waits for :meth:`gather`.
+        ask: ``"all"`` asks about every observation; ``"manual"`` only where :meth:`ask` is called.
+        max_pending: with ``defer``, the most questions open at a time; a step waits while there are more.
+        on_error: whether a question without an answer raises, or is skipped and counted in ``teacher.counters``.
+        **options: the keyword arguments of :class:`Teacher`.
+
+    Attributes:
+        teacher: the :class:`Teacher`, shared by all wrappers of this process with the same arguments.
+
+    Raises:
+        UsageError: if the environment gives no picture or has no Discrete actions, or an argument cannot work.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from lvlm2p_wrappers import VectorTeacherWrapper
+        >>> envs = gym.make_vec("MiniGrid-LavaGapS7-v0", num_envs=2, vectorization_mode="sync")
+        >>> envs = VectorTeacherWrapper(envs, "embedded/minigrid-planner", defer=True, store=None)
+        >>> _ = envs.reset(seed=0)
+        >>> for _ in range(3):
+        ...     _ = envs.step(envs.action_space.sample())
+        >>> probs, mask = envs.gather()
+        >>> probs.shape, mask.shape
+        ((3, 2, 7), (3, 2))
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        model: str,
+        *,
+        defer: bool = False,
+        ask: Literal["all", "manual"] = "all",
+        max_pending: int = 4096,
+        on_error: OnError = "raise",
+        **options: Unpack[TeacherOptions],
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(
+            self, model=model, defer=defer, ask=ask, max_pending=max_pending, on_error=on_error, **options
+        )
+        super().__init__(env)
+        if max_pending < 1:
+            raise UsageError(f"max_pending must be at least 1, not {max_pending}")
+        if ask not in ("all", "manual"):
+            raise UsageError(f"ask must be 'all' or 'manual', not {ask!r}")
+        if ask == "manual" and not defer:
+            raise UsageError("ask='manual' goes with defer=True: without it, advice is in the infos of the step before")
+        self._resets_at_once = _resets_at_once(env)
+        self._defer, self._ask_all, self._max_pending, self._on_error = defer, ask == "all", max_pending, on_error
+        self._viewer = vector_viewer(env)
+        self.teacher = Teacher.shared(model, options)
+        self._actions = self._viewer.about.actions
+        history = self.teacher.prepare(self._viewer.about)
+        self._histories: list[deque[str]] = [deque(maxlen=history) for _ in range(self.num_envs)]
+        self._over = np.zeros(self.num_envs, dtype=np.bool_)
+        self._current: list[Ticket | None] = [None] * self.num_envs
+        self._rows: list[list[Ticket | None]] = []
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environments and ask about their first observations; rows not yet gathered are dropped.
+
+        Raises:
+            TeacherError: if no advice came, unless deferred or ``on_error="skip"``.
+        """
+        fresh = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        obs, infos = self.env.reset(seed=seed, options=options)
+        self._rows.clear()
+        self._over = self._over & ~fresh
+        for i in np.flatnonzero(fresh):
+            self._histories[i].clear()
+        return obs, self._look(infos)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the environments and ask about the observations they return.
+
+        Raises:
+            TeacherError: if no advice came, unless deferred or ``on_error="skip"``.
+        """
+        if self._defer:
+            self._rows.append(self._current)
+        obs, rewards, terminations, truncations, infos = self.env.step(actions)
+        self._remember(actions, np.logical_or(terminations, truncations))
+        return obs, rewards, terminations, truncations, self._look(infos)
+
+    def ask(self, mask: ArrayLike) -> None:
+        """Ask about the current observations of some environments, before the next ``step``.
+
+        Args:
+            mask: (num_envs,) bool.
+
+        Raises:
+            UsageError: if the mask has another shape or dtype, or advice is not deferred.
+        """
+        chosen = np.asarray(mask)
+        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_:
+            raise UsageError(
+                f"mask must be bool of shape ({self.num_envs},), not {chosen.dtype} of shape {chosen.shape}"
+            )
+        if not self._defer:
+            raise UsageError("ask() goes with defer=True: without it, advice is in the infos of the step before")
+        self._ask_about(chosen)
+
+    def gather(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Wait for the advice of every ``step`` since the last ``gather`` or ``reset``.
+
+        Row t is the observation *from which* call t's action was chosen; the current observation belongs to the next
+        ``gather``. Under NEXT_STEP a terminal observation keeps its row, with mask False, since its action is ignored.
+
+        Returns:
+            The distributions, (T, num_envs, n_actions) float32, zero where there is none; their mask, (T, num_envs)
+            bool.
+
+        Raises:
+            UsageError: if advice is not deferred.
+            TeacherError: if advice is missing, unless ``on_error="skip"``; all other open questions have settled.
+        """
+        if not self._defer:
+            raise UsageError("gather() goes with defer=True: without it, advice is in infos")
+        rows, self._rows = self._rows, []
+        probs, mask = self._settled([ticket for row in rows for ticket in row])
+        shape = (len(rows), self.num_envs)
+        return probs.reshape(*shape, len(self._actions)), mask.reshape(shape)
+
+    def _remember(self, actions: Any, done: NDArray[np.bool_]) -> None:
+        """Keep the last actions of each episode, and which environments show a terminal observation now."""
+        start = int(self.single_action_space.start)  # type: ignore[attr-defined]
+        for i, history in enumerate(self._histories):
+            if self._over[i] or (self._resets_at_once and done[i]):
+                history.clear()
+            else:
+                history.append(self._actions[int(actions[i]) - start])
+        self._over = np.zeros_like(done) if self._resets_at_once else done
+
+    def _look(self, infos: dict[str, Any]) -> dict[str, Any]:
+        """Ask about the current observations, as far as wanted, and put advice and mask into the infos."""
+        refuse_taken_key(infos)
+        self._current = [None] * self.num_envs
+        if self._ask_all:
+            self._ask_about(~self._over)
+        if self._defer:
+            probs, mask = self._settled([None] * self.num_envs)
+        else:
+            probs, mask = self._settled(self._current)
+        return {**infos, INFO_KEY: probs, f"_{INFO_KEY}": mask}
+
+    def _ask_about(self, chosen: NDArray[np.bool_]) -> None:
+        indices = [int(i) for i in np.flatnonzero(chosen & ~self._over) if self._current[i] is None]
+        for i, seen in zip(indices, self._viewer.look(indices), strict=True):
+            self._current[i] = self.teacher.ask(seen, tuple(self._histories[i]))
+        self.teacher.wait_below(self._max_pending)
+
+    def _settled(self, tickets: list[Ticket | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The advice of some tickets as zero-filled rows, and their mask."""
+        probs = np.zeros((len(tickets), len(self._actions)), dtype=np.float32)
+        mask = np.zeros(len(tickets), dtype=np.bool_)
+        for row, advice in enumerate(self.teacher.settle(tickets, on_error=self._on_error)):
+            if advice is not None:
+                probs[row], mask[row] = advice, True
+        return probs, mask
+
+
+def _resets_at_once(env: VectorEnv[Any, Any, Any]) -> bool:
+    """Whether the observation returned at the end of an episode is already the next one's."""
+    mode = env.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
+        raise UsageError(f"the vector environment has autoreset_mode={mode}; use AutoresetMode.SAME_STEP or NEXT_STEP")
+    return mode is AutoresetMode.SAME_STEP

@@ -1,0 +1,107 @@
+"""The teacher's advice in the ``info`` of one environment."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Unpack
+
+import gymnasium as gym
+from gymnasium.core import ActType, ObsType
+
+from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions
+from lvlm2p_wrappers.views import viewer
+
+INFO_KEY = "teacher_probs"
+
+
+class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.RecordConstructorArgs):
+    """Puts the teacher's action distribution for the observation just returned into ``info["teacher_probs"]``.
+
+    The array has shape (n_actions,), dtype float32, is non-negative and sums to 1. It is absent where there is no
+    advice: when the episode is over, when the budget is spent, or, with ``on_error="skip"``, when no usable reply
+    came. Observations, rewards and actions pass unchanged.
+
+    Args:
+        env: an environment with Discrete actions: any MiniGrid or BabyAI one, with or without a render mode, or another
+            one made with ``render_mode="rgb_array"``.
+        model: a LiteLLM model string, or ``"embedded/minigrid-planner"``, which needs neither key nor network.
+        on_error: whether a question without an answer raises, or is skipped and counted in ``teacher.counters``.
+        **options: the keyword arguments of :class:`Teacher`: ``prompts``, ``store``, ``concurrency``, ``budget_usd``,
+            ...
+
+    Attributes:
+        teacher: the :class:`Teacher`, shared by all wrappers of this process with the same arguments.
+
+    Raises:
+        UsageError: if the environment gives no picture or has no Discrete actions, or an argument cannot work.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from lvlm2p_wrappers import TeacherWrapper
+        >>> env = TeacherWrapper(gym.make("MiniGrid-LavaGapS7-v0"), model="embedded/minigrid-planner", store=None)
+        >>> obs, info = env.reset(seed=0)
+        >>> info["teacher_probs"].shape
+        (7,)
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[ObsType, ActType],
+        model: str,
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[TeacherOptions],
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, model=model, on_error=on_error, **options)
+        gym.Wrapper.__init__(self, env)
+        self._viewer = viewer(env)
+        self._on_error = on_error
+        self.teacher = Teacher.shared(model, options)
+        # The last actions' names; of length 0 unless the prompt set asks for a history.
+        self._history: deque[str] = deque(maxlen=self.teacher.prepare(self._viewer.about))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[ObsType, dict[str, Any]]:
+        """Reset the environment and ask about its first observation.
+
+        Raises:
+            TeacherError: if no advice came, unless ``on_error="skip"``.
+        """
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._history.clear()
+        return obs, self._with_advice(info)
+
+    def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
+        """Step the environment and, unless the episode is over, ask about the observation it returns.
+
+        Raises:
+            TeacherError: if no advice came, unless ``on_error="skip"``.
+        """
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._history.append(self._viewer.about.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
+        if terminated or truncated:
+            refuse_taken_key(info)
+        else:
+            info = self._with_advice(info)
+        return obs, reward, terminated, truncated, info
+
+    def _with_advice(self, info: dict[str, Any]) -> dict[str, Any]:
+        refuse_taken_key(info)
+        (probs,) = self.teacher.settle([self.teacher.ask(self._viewer, tuple(self._history))], on_error=self._on_error)
+        # A copy: a state seen before shares its advice, and whoever gets an info may change it.
+        return info if probs is None else {**info, INFO_KEY: probs.copy()}
+
+
+def refuse_taken_key(info: dict[str, Any]) -> None:
+    """Raise if another wrapper has already put advice into an info.
+
+    Raises:
+        UsageError: if it has.
+    """
+    if INFO_KEY in info:
+        raise UsageError(f"info already has {INFO_KEY!r}: wrap the environment in one teacher only")
