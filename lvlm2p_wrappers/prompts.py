@@ -34,6 +34,19 @@ class Message(NamedTuple):
     picture: Picture | None = None
 
 
+class Schema:
+    """A JSON schema, and its text. Compared by identity: one object serves every view.
+
+    Attributes:
+        json: the schema.
+        text: the schema as one line of JSON.
+    """
+
+    def __init__(self, json_schema: dict[str, Any]) -> None:
+        self.json = json_schema
+        self.text = json.dumps(json_schema)
+
+
 class Question(NamedTuple):
     """What one stage asks: the conversation, the form of its reply, and how that reply is checked.
 
@@ -44,7 +57,7 @@ class Question(NamedTuple):
     stage: Stage
     env_id: str
     messages: tuple[Message, ...]
-    schema: dict[str, Any]
+    schema: Schema
     sampling: Mapping[str, Any]
     read: Callable[[str], str]
     prompts: PromptSet
@@ -128,7 +141,9 @@ class PromptSet:
         self.fingerprint = _digest(self.folders)
         self.options = self._read_options()
         self._examples: list[dict[str, Any]] = _toml(self._where("examples.toml")).get("example", [])
-        self._own_schema = self._read_schema()
+        self._form = self._read_schema() or ANALYSES[self.options.analysis]
+        self._analysis_schema = Schema(self._form if isinstance(self._form, dict) else analysis_schema(self._form))
+        self._sampling = self.options.sampling.model_dump(exclude_none=True)
         self._environment = ImmutableSandboxedEnvironment(
             loader=jinja2.FileSystemLoader(self.folders),
             undefined=jinja2.StrictUndefined,
@@ -137,6 +152,7 @@ class PromptSet:
             auto_reload=False,  # one run, one wording
         )
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def actions(self, about: About) -> list[Action]:
         """The actions of an environment, named and described.
 
@@ -154,27 +170,22 @@ class PromptSet:
 
     def analysis(self, view: View) -> Question:
         """The first stage: what is where."""
-        form = self._own_schema or ANALYSES[self.options.analysis]
-        schema = form if isinstance(form, dict) else analysis_schema(form)
-        return self._question(
-            "analysis", view, schema, functools.partial(read_analysis, form=form), picture=view.picture
-        )
+        read = functools.partial(read_analysis, form=self._form)
+        return self._question("analysis", view, self._analysis_schema, read, picture=view.picture)
 
     def action(self, view: View, analysis: str) -> Question:
         """The second stage: a probability for every action, given the first stage's answer as JSON text.
 
         In one-stage operation the analysis is empty and the picture is always sent.
         """
-        names = [action.name for action in self.actions(view.about)]
+        names = tuple(action.name for action in self.actions(view.about))
         picture = view.picture if self.options.picture_in_action or not analysis else None
         read = functools.partial(read_action, actions=names)
-        return self._question("action", view, action_schema(names), read, picture=picture, analysis=analysis)
+        return self._question("action", view, _schema_of(names), read, picture=picture, analysis=analysis)
 
     def repair(self, question: Question, reply: str, problem: str) -> Question:
         """The same question with one turn more, which quotes what was wrong with the reply."""
-        turn = Message(
-            "user", self._render("repair.jinja", {"problem": problem, "schema": json.dumps(question.schema)})
-        )
+        turn = Message("user", self._render("repair.jinja", {"problem": problem, "schema": question.schema.text}))
         return question._replace(messages=(*question.messages, Message("assistant", reply), turn))
 
     def check(self, about: About) -> None:
@@ -193,38 +204,37 @@ class PromptSet:
         self,
         stage: Stage,
         view: View,
-        schema: dict[str, Any],
+        schema: Schema,
         read: Callable[[str], str],
         *,
         picture: Picture | None,
         analysis: str = "",
     ) -> Question:
-        actions = self.actions(view.about)
-        named = dict(zip(view.about.actions, (action.name for action in actions), strict=True))
+        named = dict(zip(view.about.actions, (action.name for action in self.actions(view.about)), strict=True))
         variables: dict[str, Any] = {
             "env_id": view.about.env_id,
             "mission": view.mission,
             "carrying": view.carrying,
             "history": [named[action] for action in view.history],
-            "actions": actions,
-            "examples": self._examples_for(view.about.env_id),
-            "schema": json.dumps(schema),
-            "rules": self._rules_for(view.about.env_id),
-            "picture": picture is not None,
         }
         if stage == "action":
             variables["analysis"] = analysis
-        system = Message("system", self._render(f"{stage}.system.jinja", variables))
+        system = Message("system", self._system(stage, view.about, schema, picture is not None))
         user = Message("user", self._render(f"{stage}.user.jinja", variables), picture)
-        return Question(
-            stage,
-            view.about.env_id,
-            (system, user),
-            schema,
-            self.options.sampling.model_dump(exclude_none=True),
-            read,
-            self,
-        )
+        return Question(stage, view.about.env_id, (system, user), schema, self._sampling, read, self)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
+    def _system(self, stage: Stage, about: About, schema: Schema, picture: bool) -> str:
+        """What is the same for every view of an environment: providers cache it, the log keeps it once."""
+        variables = {
+            "env_id": about.env_id,
+            "actions": self.actions(about),
+            "rules": self._rules_for(about.env_id),
+            "examples": [row for row in self._examples if fnmatch.fnmatchcase(about.env_id, row.get("env", "*"))],
+            "schema": schema.text,
+            "picture": picture,
+        }
+        return self._render(f"{stage}.system.jinja", variables)
 
     def _render(self, name: str, variables: Mapping[str, Any]) -> str:
         try:
@@ -241,10 +251,6 @@ class PromptSet:
 
     def _rules_for(self, env_id: str) -> str:
         return next((file for pattern, file in self.options.rules.items() if fnmatch.fnmatchcase(env_id, pattern)), "")
-
-    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
-    def _examples_for(self, env_id: str) -> list[dict[str, Any]]:
-        return [example for example in self._examples if fnmatch.fnmatchcase(env_id, example.get("env", "*"))]
 
     def _where(self, name: str) -> Path:
         return next((folder / name for folder in self.folders if (folder / name).is_file()), self.folders[-1] / name)
@@ -278,6 +284,11 @@ class PromptSet:
         except (ValueError, jsonschema.SchemaError) as error:
             raise PromptError(f"{path}: {getattr(error, 'message', error)}") from None
         return schema
+
+
+@functools.lru_cache(maxsize=64)
+def _schema_of(actions: tuple[str, ...]) -> Schema:
+    return Schema(action_schema(actions))
 
 
 def _existing(folder: Path, bundled: Path) -> Path:

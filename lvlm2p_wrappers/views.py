@@ -43,7 +43,9 @@ class Picture:
     @functools.cached_property
     def digest(self) -> str:
         """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
-        return hashlib.sha256(str(self.pixels.shape).encode() + np.ascontiguousarray(self.pixels).tobytes()).hexdigest()
+        digest = hashlib.sha256(str(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        return digest.hexdigest()
 
     @functools.cached_property
     def png(self) -> bytes:

@@ -90,12 +90,12 @@ def test_the_analysis_reaches_the_second_stage():
 def test_the_reply_form_is_in_the_text_too_since_some_providers_ignore_it():
     question = PromptSet(None, "minigrid").action(lava(), ANALYSIS)
     assert '"probabilities"' in question.messages[0].text
-    assert list(question.schema["properties"]["probabilities"]["properties"]) == list(lava().about.actions)
+    assert list(question.schema.json["properties"]["probabilities"]["properties"]) == list(lava().about.actions)
 
 
 def test_actions_that_an_env_does_not_have_are_not_mentioned_as_such():
     question = PromptSet(None, "minigrid").action(view_of("MiniGrid-Dynamic-Obstacles-6x6-v0"), ANALYSIS)
-    assert list(question.schema["properties"]["probabilities"]["properties"]) == ["left", "right", "forward"]
+    assert list(question.schema.json["properties"]["probabilities"]["properties"]) == ["left", "right", "forward"]
     assert '"toggle"' not in text_of(question)
 
 
@@ -166,7 +166,7 @@ def test_a_users_own_schema_is_asked_for_and_checked(tmp_path):
         '"required": ["danger"]}',
     )
     question = prompts.analysis(lava())
-    assert question.schema["required"] == ["danger"]
+    assert question.schema.json["required"] == ["danger"]
     assert question.read('{"danger": false}') == '{"danger": false}'
 
 

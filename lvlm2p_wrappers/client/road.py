@@ -44,7 +44,9 @@ class Request:
         """A digest of all that the answer may depend on: pixels, texts, schema, model and its version, sampling."""
         messages = [(m.role, m.text, m.picture.digest if m.picture else None) for m in self.question.messages]
         version = planner.VERSION if self.model.split("?")[0] == planner.MODEL else ""
-        content = json.dumps([self.model, version, messages, self.question.schema, dict(self.sampling)], sort_keys=True)
+        content = json.dumps(
+            [self.model, version, messages, self.question.schema.text, dict(self.sampling)], sort_keys=True
+        )
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
     def repaired(self, reply: str, problem: str, *, longer: bool) -> Request:
@@ -132,7 +134,7 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         messages=[_wire(message) for message in request.question.messages],
         response_format={
             "type": "json_schema",
-            "json_schema": {"name": request.question.stage, "strict": True, "schema": request.question.schema},
+            "json_schema": {"name": request.question.stage, "strict": True, "schema": request.question.schema.json},
         },
         timeout=timeout_s,
         # Retries are ours: LiteLLM's need a package that it does not install, and OpenAI's client makes two in silence.
