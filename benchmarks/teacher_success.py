@@ -60,7 +60,7 @@ def wilson(successes, n, z=1.96):
     return centre - half, centre + half
 
 
-COLUMNS = "model env_id actions episodes success low high mean_return mean_length".split()
+COLUMNS = ["model", "env_id", "actions", "episodes", "success", "low", "high", "mean_return", "mean_length"]
 
 
 def measure(args, env, way):

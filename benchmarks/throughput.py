@@ -3,7 +3,7 @@
 python benchmarks/throughput.py
 
 Both are measured in turns, in one process: blocks of steps of the bare envs and of the wrapped ones, same actions.
-A view is drawn and looked up when it is first seen, so the ratio rises with the length of a run: it is printed on the way.
+A view is drawn and looked up when it is first seen, so the ratio rises with the length of a run.
 """
 
 import tempfile
