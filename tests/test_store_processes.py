@@ -126,10 +126,12 @@ for i in range(10**9):
 
         thread = threading.Thread(target=write)
         thread.start()
-        children = [in_fork(lambda name=name: in_child(name)) for name in range(4)]
-        assert [exit_status(child) for child in children] == [0] * 4
-        stop.set()
-        thread.join()
+        try:
+            children = [in_fork(lambda name=name: in_child(name)) for name in range(4)]
+            assert [exit_status(child) for child in children] == [0] * 4
+        finally:
+            stop.set()
+            thread.join()
         keys = {stored.key for stored in stores.answers(store)}
         assert keys == {*written, *(f"child-{name}-{i}" for name in range(4) for i in range(20))}
 
@@ -140,17 +142,21 @@ for i in range(10**9):
         closed, close = os.pipe()
 
         def in_child():
+            os.close(close)
             store.record(replace(CALL, key="first"), ANSWER)
-            os.read(closed, 1)
+            os.read(closed, 1)  # until the parent's end is shut
             store.record(replace(CALL, key="second"), ANSWER)
 
         child = in_fork(in_child)
-        deadline = time.monotonic() + 30
-        while store.get("first") is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        store.close()
-        os.write(close, b"!")
+        try:
+            deadline = time.monotonic() + 30
+            while store.get("first") is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            store.close()
+        finally:
+            os.close(close)
         assert exit_status(child) == 0
+        os.close(closed)
         with Store(file) as fresh:
             assert [stored.key for stored in stores.answers(fresh)] == ["before", "first", "second"]
 

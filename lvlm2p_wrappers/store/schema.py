@@ -240,7 +240,7 @@ def explained(problem: DBAPIError, file: Path | None) -> StoreError:
 def _connect_sqlite(file: Path | None) -> Connection:
     # "IMMEDIATE" makes the driver take the write lock with the first statement that changes something: a transaction
     # then waits for another process's at its start and cannot fail half-way. Reading takes no lock.
-    options: dict[str, Any] = {"timeout": 0, "isolation_level": "IMMEDIATE", "check_same_thread": False}
+    options: dict[str, Any] = {"timeout": BUSY_S, "isolation_level": "IMMEDIATE", "check_same_thread": False}
     url = URL.create("sqlite", database=None if file is None else str(file))
     connection = create_engine(url, poolclass=NullPool, connect_args=options).connect()
     try:
