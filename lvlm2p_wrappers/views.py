@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
+import struct
+import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -49,10 +50,19 @@ class Picture:
 
     @functools.cached_property
     def png(self) -> bytes:
-        """The picture as a PNG file."""
-        file = io.BytesIO()
-        Image.fromarray(self.pixels).save(file, "png", compress_level=1)
-        return file.getvalue()
+        """The picture as a PNG file.
+
+        Written here because Pillow tries every row filter: three times as long, for nothing on flat tiles.
+        """
+        height, width = self.pixels.shape[:2]
+        rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: 0, none
+        rows[:, 1:] = self.pixels.reshape(height, -1)
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, the only compression and filters
+        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
 
 
 class About(NamedTuple):

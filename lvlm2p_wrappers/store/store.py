@@ -205,12 +205,8 @@ def _alive(owner: str) -> bool:
 
 
 def _secrets() -> list[str]:
-    return [
-        value
-        for name, value in os.environ.items()
-        if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))
-        and len(value) >= 8  # a shorter one may be a common word
-    ]
+    names = [name for name in os.environ if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))]
+    return [os.environ[name] for name in names if len(os.environ[name]) >= 8]  # a shorter one may be a common word
 
 
 def _clean(value: str, hidden: list[str]) -> str:
