@@ -1,0 +1,36 @@
+"""Large vision-language models as teachers for small reinforcement-learning agents.
+
+Importing it loads neither torch nor LiteLLM, opens nothing and asks nobody; a teacher does so at its first question.
+"""
+
+from lvlm2p_wrappers.errors import (
+    BadReplyError,
+    BudgetError,
+    ModelError,
+    PromptError,
+    StoreError,
+    TeacherError,
+    TransportError,
+    UsageError,
+)
+from lvlm2p_wrappers.observations import AgentCentredObservation
+from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.vector import VectorTeacherWrapper
+from lvlm2p_wrappers.wrapper import TeacherWrapper
+
+__all__ = [
+    "Advice",
+    "AgentCentredObservation",
+    "BadReplyError",
+    "BudgetError",
+    "ModelError",
+    "PromptError",
+    "StoreError",
+    "Teacher",
+    "TeacherError",
+    "TeacherWrapper",
+    "TransportError",
+    "UsageError",
+    "VectorTeacherWrapper",
+]

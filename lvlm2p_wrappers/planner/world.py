@@ -1,0 +1,117 @@
+"""What a picture shows: things on a grid, the agent among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
+HEADINGS = ("right", "down", "left", "up")
+"""Names of MiniGrid's directions 0 to 3."""
+
+PORTABLE = frozenset({"key", "ball", "box"})
+
+
+class Thing(NamedTuple):
+    """An object of MiniGrid as a picture shows it; ``state`` is open, closed or locked for doors, else empty."""
+
+    kind: str
+    color: str = ""
+    state: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it, such as ``"closed red door"`` or ``"lava"``."""
+        if self.kind == "goal":
+            return "green goal square"
+        return " ".join(word for word in (self.state, self.color, self.kind) if word)
+
+
+WALL = Thing("wall")
+
+
+@dataclass(frozen=True)
+class World:
+    """A grid with a border of walls around it, so that a step never needs a bounds check.
+
+    Attributes:
+        width: columns of the grid, without the border.
+        height: rows of the grid, without the border.
+        cells: what lies in each cell, row by row, border included; None where nothing does.
+        carrying: the thing in the agent's hands.
+    """
+
+    width: int
+    height: int
+    cells: tuple[Thing | None, ...]
+    carrying: Thing | None = None
+
+    @property
+    def stride(self) -> int:
+        """Cells from one row to the next."""
+        return self.width + 2
+
+    @property
+    def steps(self) -> tuple[int, int, int, int]:
+        """What one step adds to a cell's index, by direction."""
+        return (1, self.stride, -1, -self.stride)
+
+    def index(self, row: int, column: int) -> int:
+        """The index of a cell given in MiniGrid's coordinates.
+
+        Raises:
+            ValueError: the cell is not on the grid.
+        """
+        if not (0 <= row < self.height and 0 <= column < self.width):
+            raise ValueError(f"row {row}, column {column} is not on a grid of {self.height} rows, {self.width} columns")
+        return (row + 1) * self.stride + column + 1
+
+    def row_column(self, cell: int) -> tuple[int, int]:
+        """MiniGrid's coordinates of a cell: (y, x)."""
+        row, column = divmod(cell, self.stride)
+        return row - 1, column - 1
+
+    def around(self, cell: int) -> tuple[int, ...]:
+        """The four neighbours of a cell, in the order of the directions."""
+        return tuple(cell + step for step in self.steps)
+
+    def find(self, *kinds: str) -> list[int]:
+        """All cells that hold a thing of one of these kinds, in reading order."""
+        return [cell for cell, thing in enumerate(self.cells) if thing is not None and thing.kind in kinds]
+
+    def put(self, cell: int, thing: Thing | None) -> World:
+        """The world with something else in one cell."""
+        return replace(self, cells=(*self.cells[:cell], thing, *self.cells[cell + 1 :]))
+
+    def carry(self, thing: Thing | None) -> World:
+        """The world with something else in the agent's hands."""
+        return replace(self, carrying=thing)
+
+    def is_inside(self, cell: int) -> bool:
+        """Whether a cell lies within the outermost ring of the grid."""
+        row, column = self.row_column(cell)
+        return 0 < row < self.height - 1 and 0 < column < self.width - 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A world and where the agent is in it; ``heading`` is one of MiniGrid's directions 0 to 3."""
+
+    world: World
+    agent: int
+    heading: int
+
+    @property
+    def pose(self) -> int:
+        """Cell and heading as one number."""
+        return self.agent * 4 + self.heading
+
+    @property
+    def front(self) -> int:
+        """The cell ahead of the agent."""
+        return self.agent + self.world.steps[self.heading]
+
+
+def is_free(thing: Thing | None) -> bool:
+    """Whether an agent may stand there and live."""
+    return thing is None or thing.kind in ("floor", "goal") or (thing.kind == "door" and thing.state == "open")

@@ -1,0 +1,111 @@
+"""The folder tree tells the architecture; these tests hold it."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "lvlm2p_wrappers"
+
+# What each module may import of the package. Arrows go down only.
+MAY_IMPORT = {
+    "errors": set(),
+    "observations": {"errors"},
+    "views": {"errors"},
+    "replies": {"errors"},
+    "store": {"errors"},
+    "planner": {"errors"},
+    "prompts": {"errors", "replies", "views"},
+    "client": {"errors", "planner", "prompts", "replies", "store"},
+    "teacher": {"client", "errors", "prompts", "replies", "store", "views"},
+    "wrapper": {"errors", "teacher", "views"},
+    "vector": {"errors", "teacher", "views", "wrapper"},
+}
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+
+
+def modules():
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT / PACKAGE).parts
+        if parts != ("__init__.py",):
+            yield parts[0].removesuffix(".py"), path
+
+
+def imported(path):
+    """The dotted names that a file imports, relative imports made absolute."""
+    inside = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(inside[: len(inside) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module or "") if part)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in modules()}))
+def test_a_module_imports_only_what_lies_below_it(name):
+    for path in (path for module, path in modules() if module == name):
+        below = {dotted.split(".")[1] for dotted in imported(path) if dotted.startswith(PACKAGE + ".")}
+        assert below - {name} <= MAY_IMPORT[name], path
+
+
+def test_only_client_and_planner_know_litellm_and_nothing_knows_torch():
+    for name, path in modules():
+        known = {dotted.split(".")[0] for dotted in imported(path)}
+        assert "torch" not in known, path
+        assert "litellm" not in known or name in {"client", "planner"}, path
+
+
+def test_the_planner_never_makes_or_imports_an_env():
+    for name, path in modules():
+        if name == "planner":
+            assert not {
+                d for d in imported(path) if d.split(".")[0] == "gymnasium" or "minigrid_env" in d or ".envs" in d
+            }, path
+
+
+def test_the_scripts_import_public_names_only():
+    import lvlm2p_wrappers
+
+    for path in [*(ROOT / "algos").glob("*.py")]:
+        ours = {dotted for dotted in imported(path) if dotted.startswith((PACKAGE, "algos", "benchmarks"))}
+        assert ours <= {f"{PACKAGE}.{name}" for name in lvlm2p_wrappers.__all__}, path
+
+
+@pytest.mark.parametrize(
+    "path", [path for _, path in modules()] + list((ROOT / "algos").glob("*.py")), ids=lambda path: path.name
+)
+def test_files_and_functions_stay_short(path):
+    source = path.read_text()
+    assert source.count("\n") <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_importing_the_package_loads_neither_torch_nor_litellm_and_writes_nothing(tmp_path):
+    code = "import lvlm2p_wrappers, sys; assert not {'torch', 'litellm'} & set(sys.modules)"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SDL_VIDEODRIVER": "dummy",
+    }
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_prompt_sets_and_the_type_marker(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    wanted = {path.relative_to(ROOT / "prompts").as_posix() for path in (ROOT / "prompts").rglob("*") if path.is_file()}
+    assert {f"{PACKAGE}/_prompts/{name}" for name in wanted} <= names
+    assert f"{PACKAGE}/py.typed" in names
+    assert not [name for name in names if name.startswith(("prompts/", "tests/", "algos/"))]
