@@ -1,0 +1,392 @@
+"""PPO whose student also stays close to a vision-language teacher (LVLM2P); docs/ppo_lvlm2p.md explains it.
+
+python algos/ppo_lvlm2p.py --env-id MiniGrid-LavaGapS7-v0 --lam 1.0
+"""
+
+import csv
+import json
+import os
+import random
+import sys
+import time
+from collections import defaultdict, deque, namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import minigrid  # noqa: F401  (registers its envs)
+import numpy as np
+import torch
+import torch.nn as nn
+import tyro
+from rich.progress import Progress
+from torch.distributions import Categorical
+from torch.utils.tensorboard import SummaryWriter
+
+from lvlm2p_wrappers import AgentCentredObservation, TeacherError, UsageError, VectorTeacherWrapper
+
+ALGO = "ppo"
+
+
+@dataclass
+class Args:
+    """Flags and defaults; those before `model` are CleanRL's."""
+
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    seed: int = 1  # seed of the experiment
+    torch_deterministic: bool = True  # if toggled, `torch.backends.cudnn.deterministic=True`
+    cuda: bool = True  # use the GPU where there is one
+    track: bool = False  # if toggled, this experiment will be tracked with Weights and Biases
+    wandb_project_name: str = "lvlm2p"  # the wandb's project name
+    wandb_entity: str | None = None  # the entity (team) of wandb's project
+    capture_video: bool = False  # whether to record the first env into videos/ (needs moviepy)
+
+    env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of a MiniGrid or BabyAI env
+    total_timesteps: int = 30_000  # total timesteps of the experiment, all envs together
+    learning_rate: float = 1e-3  # the learning rate of the optimizer
+    num_envs: int = 4  # the number of parallel game environments
+    num_steps: int = 64  # the number of steps to run in each environment per policy rollout
+    anneal_lr: bool = False  # toggle learning rate annealing to zero over total-timesteps
+    gamma: float = 0.99  # the discount factor gamma
+    gae_lambda: float = 0.95  # the lambda for the general advantage estimation
+    num_minibatches: int = 4  # the number of mini-batches
+    update_epochs: int = 4  # the K epochs to update the policy
+    norm_adv: bool = True  # toggles advantages normalization, per mini-batch
+    clip_coef: float = 0.2  # the surrogate clipping coefficient
+    clip_vloss: bool = True  # toggles whether or not to use a clipped loss for the value function, as per the paper
+    ent_coef: float = 0.01  # coefficient of the entropy
+    vf_coef: float = 0.5  # coefficient of the value function
+    max_grad_norm: float = 0.5  # the maximum norm for the gradient clipping
+    target_kl: float | None = None  # the target KL divergence threshold, at which an update stops
+
+    model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
+    prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
+    store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
+    concurrency: int = 16  # how many questions to the teacher may be open at once
+    lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain PPO, no teacher is asked
+    lam_decay_steps: int = 0  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
+
+    def __post_init__(self):
+        at_least = dict.fromkeys(("num_envs", "num_steps", "num_minibatches", "update_epochs", "concurrency"), 1)
+        at_least |= {"lam": 0, "lam_decay_steps": 0, "learning_rate": 0, "total_timesteps": self.batch_size}
+        for name, least in at_least.items():
+            if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+        if (most := self.batch_size // 2) < (given := self.num_minibatches):  # one row alone cannot be normalized
+            raise UsageError(f"--num-minibatches {given}: give at most {most}, half of a rollout's frames")
+
+    @property
+    def batch_size(self):
+        """Frames of a rollout."""
+        return self.num_envs * self.num_steps
+
+
+def make_env(env_id, idx, capture_video, run_name):
+    """Env number idx, as the student sees it."""
+    env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
+    if capture_video and idx == 0:
+        env = gym.wrappers.RecordVideo(env, f"videos/{run_name}")
+    env = gym.wrappers.RecordEpisodeStatistics(env)
+    return AgentCentredObservation(env)
+
+
+def make_envs(args, run_name):
+    """The envs side by side, under the teacher's wrapper where there is one."""
+    # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
+    envs = gym.vector.SyncVectorEnv(
+        [lambda i=i: make_env(args.env_id, i, args.capture_video, run_name) for i in range(args.num_envs)],
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+    )
+    if args.lam == 0:
+        return envs
+    # defer: questions go out while the envs run; gather() waits for the answers after each rollout.
+    teacher = {"prompts": args.prompts, "store": args.store, "concurrency": args.concurrency}
+    return VectorTeacherWrapper(envs, args.model, defer=True, on_error="skip", **teacher)
+
+
+def layer_init(layer, std=2**0.5):
+    """Orthogonal initialisation."""
+    nn.init.orthogonal_(layer.weight, std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Agent(nn.Module):
+    """The student: two small convolutions over the agent-centred planes; an actor and a critic share them."""
+
+    def __init__(self, envs):
+        super().__init__()
+        planes, height, width = envs.single_observation_space.shape
+        self.network = nn.Sequential(
+            layer_init(nn.Conv2d(planes, 32, 3, padding=1)),
+            nn.ReLU(),
+            layer_init(nn.Conv2d(32, 32, 3)),
+            nn.ReLU(),
+            nn.Flatten(),
+            layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128)),
+            nn.ReLU(),
+        )
+        self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
+        self.critic = layer_init(nn.Linear(128, 1), std=1)
+
+    def get_value(self, obs):
+        """The critic's estimate, one number a row."""
+        return self.critic(self.network(obs.float())).squeeze(-1)
+
+    def get_action_and_value(self, obs, action=None):
+        """As in CleanRL; and the policy's log-probabilities of all actions."""
+        hidden = self.network(obs.float())
+        policy = Categorical(logits=self.actor(hidden), validate_args=False)
+        if action is None:
+            action = policy.sample()
+        return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
+
+
+# Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
+Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
+# What an update learns from; one row a frame.
+Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teacher_probs teacher_mask")
+
+
+def collect(agent, envs, next_obs, next_done, args, log):
+    """Play num_steps steps in every env; returns them, and the observation and done that come after them."""
+    steps = []
+    for _ in range(args.num_steps):
+        with torch.no_grad():
+            action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
+        obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
+        log.step(reward, infos)
+        reward = torch.as_tensor(reward).to(value)
+        steps.append((next_obs, next_done, action, logprob, value, reward))
+        # MiniGrid's time limit is part of the task, nothing can be earned after it: both ends stop the value.
+        next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
+    return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
+
+
+def compute_gae(rewards, values, dones, next_value, next_done, gamma, gae_lambda):
+    """Generalized advantage estimation (Schulman et al. 2016); advantages and returns, each (num_steps, num_envs)."""
+    advantages, advantage = torch.zeros_like(rewards), 0
+    for t in reversed(range(len(rewards))):
+        goes_on = 1 - next_done
+        delta = rewards[t] + gamma * next_value * goes_on - values[t]
+        advantages[t] = advantage = delta + gamma * gae_lambda * goes_on * advantage
+        next_value, next_done = values[t], dones[t]
+    return advantages, advantages + values
+
+
+def distillation_loss(teacher_probs, student_logprobs, mask):
+    """Mean of KL(teacher || student) over the rows with advice (mask True); 0 where there are none."""
+    teacher_probs, student_logprobs = teacher_probs[mask], student_logprobs[mask]
+    kl = torch.special.xlogy(teacher_probs, teacher_probs) - teacher_probs * student_logprobs  # xlogy: 0 log 0 = 0
+    return kl.sum() / max(len(kl), 1)
+
+
+def ppo_loss(agent, batch, args, lam):
+    """PPO's clipped loss plus lam times the distance to the teacher; and what is logged of it."""
+    _, logprob, entropy, value, student = agent.get_action_and_value(batch.obs, batch.actions)
+    logratio = logprob - batch.logprobs
+    ratio = logratio.exp()
+
+    advantages = batch.advantages
+    if args.norm_adv:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    pg_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)).mean()
+
+    v_loss = (value - batch.returns) ** 2
+    if args.clip_vloss:
+        v_clipped = batch.values + (value - batch.values).clamp(-args.clip_coef, args.clip_coef)
+        v_loss = torch.max(v_loss, (v_clipped - batch.returns) ** 2)
+    v_loss = 0.5 * v_loss.mean()
+
+    loss = pg_loss - args.ent_coef * entropy.mean() + args.vf_coef * v_loss
+    measured = {
+        "losses/value_loss": v_loss.item(),
+        "losses/policy_loss": pg_loss.item(),
+        "losses/entropy": entropy.mean().item(),
+        "losses/old_approx_kl": (-logratio).mean().item(),
+        "losses/approx_kl": ((ratio - 1) - logratio).mean().item(),  # http://joschu.net/blog/kl-approx.html
+        "losses/clipfrac": ((ratio - 1.0).abs() > args.clip_coef).float().mean().item(),
+    }
+    if lam > 0 and batch.teacher_mask.any():
+        kl = distillation_loss(batch.teacher_probs, student, batch.teacher_mask)
+        loss = loss + lam * kl
+        favourite = batch.teacher_probs.gather(-1, student.argmax(-1, keepdim=True)).squeeze(-1)
+        agree = (favourite > batch.teacher_probs.amax(-1) - 1e-6)[
+            batch.teacher_mask
+        ]  # with ties, any of the best will do
+        measured |= {"teacher/kl": kl.item(), "teacher/agreement": agree.float().mean().item()}
+    return loss, measured
+
+
+def update(agent, optimizer, batch, args, lam):
+    """Some epochs of minibatches over one batch; returns the mean of each thing measured."""
+    measured = defaultdict(list)
+    for _ in range(args.update_epochs):
+        for rows in torch.randperm(len(batch.obs), device=batch.obs.device).tensor_split(args.num_minibatches):
+            loss, values = ppo_loss(agent, Batch(*(column[rows] for column in batch)), args, lam)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+            optimizer.step()
+            for name, value in values.items():
+                measured[name].append(value)
+        if args.target_kl is not None and values["losses/approx_kl"] > args.target_kl:
+            break
+    return {name: float(np.mean(values)) for name, values in measured.items()}
+
+
+def mean_of_last(n, values):
+    """None before there are n."""
+    return float(np.mean([*values][-n:])) if len(values) >= n else None
+
+
+class RunLog:
+    """What a run leaves in its folder: TensorBoard's file and curve.csv; at its end summary.json and student.pt."""
+
+    def __init__(self, args, teacher, run_dir):
+        self.args, self.teacher, self.run_dir = args, teacher, run_dir
+        self.counters_before = teacher.counters if teacher else None  # a teacher may have served an earlier run
+        self.global_step = self.episodes = 0
+        self.returns, self.successes = deque(maxlen=100), deque(maxlen=100)
+        self.started = time.perf_counter()
+        self.writer = SummaryWriter(run_dir)
+        self.writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
+        self.curve = (run_dir / "curve.csv").open("w", newline="")
+        self.bar = Progress(disable=not sys.stdout.isatty())
+        self.task = self.bar.add_task("", total=args.total_timesteps)
+        self.bar.start()
+
+    def step(self, reward, infos):
+        """Count a step of every env, and the episodes that it ended."""
+        self.global_step += len(reward)
+        for i in np.flatnonzero(infos.get("_final_info", [])):
+            self.episodes += 1
+            episode = infos["final_info"]["episode"]
+            self.returns.append(float(episode["r"][i]))
+            self.successes.append(float(reward[i] > 0))
+            self.writer.add_scalar("charts/episodic_return", episode["r"][i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", episode["l"][i], self.global_step)
+
+    def figures(self):
+        """The figures of summary.json so far."""
+        names = ("labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd") if self.teacher else ()
+        counts = {name: getattr(self.teacher.counters, name) - getattr(self.counters_before, name) for name in names}
+        return {
+            "global_step": self.global_step,
+            "episodes": self.episodes,
+            "mean_return_100": mean_of_last(100, self.returns),
+            "success_100": mean_of_last(100, self.successes),
+            "steps_per_s": round(self.global_step / (time.perf_counter() - self.started), 1),
+            "teacher": {"model": self.teacher.model, **counts} if self.teacher else None,
+        }
+
+    def update(self, measured, lam):
+        """Write everything after an update: to TensorBoard, as a row of the curve, beside the bar."""
+        figures = self.figures()
+        measured["charts/SPS"] = int(figures["steps_per_s"])
+        if teacher := figures.pop("teacher"):
+            measured |= {f"teacher/{name}": teacher[name] for name in ("labels", "calls", "bad_replies", "cost_usd")}
+            measured |= {"teacher/cached_share": teacher["cached"] / max(teacher["labels"], 1), "teacher/lam": lam}
+        for name, value in measured.items():
+            self.writer.add_scalar(name, value, self.global_step)
+        row = figures | {"mean_return_50": mean_of_last(50, self.returns)}
+        row |= {n: measured.get(f"teacher/{n}") for n in ("lam", "kl", "agreement", "labels", "calls", "cost_usd")}
+        csv.writer(self.curve).writerows([row.values()] if self.curve.tell() else [row, row.values()])  # header first
+        self.curve.flush()
+        names = "global_step", "mean_return_100", "success_100", "steps_per_s", "labels", "calls", "cost_usd"
+        shown = "  ".join(f"{name} {round(row[name], 3):,}" for name in names if row[name] is not None)
+        self.bar.update(self.task, completed=self.global_step, description=shown)
+
+    def finish(self, agent):
+        """Write summary.json and student.pt, whatever ended the run."""
+        self.bar.stop()
+        self.writer.close()
+        self.curve.close()
+        args = self.args
+        summary = {"env_id": args.env_id, "algo": ALGO, "seed": args.seed, "lam": args.lam, **self.figures()}
+        (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        torch.save({"args": vars(args), "student": agent.state_dict()}, self.run_dir / "student.pt")
+        print(f"{self.run_dir}: {json.dumps(summary)}")
+        if self.episodes == 0:
+            print("No episode ended, so that there is no return to report: give it more --total-timesteps.")
+        return summary
+
+
+def train(args, envs, agent, log, device):
+    """Collect, gather the teacher's advice, learn, log; until total_timesteps."""
+    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+    next_obs = torch.as_tensor(envs.reset(seed=args.seed)[0], device=device)
+    next_done = torch.zeros(args.num_envs, device=device)
+    no_mask = np.zeros((args.num_steps, args.num_envs), bool)
+    no_advice = np.zeros((*no_mask.shape, envs.single_action_space.n), np.float32)
+    num_iterations = args.total_timesteps // args.batch_size
+    for iteration in range(num_iterations):
+        if args.anneal_lr:
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
+        lam = args.lam
+        if args.lam_decay_steps:
+            lam *= max(1 - log.global_step / args.lam_decay_steps, 0)
+        if lam == 0:
+            envs = envs.unwrapped  # advice that weighs nothing is not worth asking for
+
+        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log)
+        advice, mask = envs.gather() if lam > 0 else (no_advice, no_mask)
+        with torch.no_grad():
+            next_value = agent.get_value(next_obs)
+        advantages, returns = compute_gae(
+            rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
+        )
+        teaching = torch.as_tensor(advice, device=device), torch.as_tensor(mask, device=device)
+        batch = Batch(rollout.obs, rollout.actions, rollout.logprobs, rollout.values, advantages, returns, *teaching)
+        measured = update(agent, optimizer, Batch(*(column.flatten(0, 1) for column in batch)), args, lam)
+        measured["losses/explained_variance"] = (1 - (returns - rollout.values).var() / returns.var()).item()
+        measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
+        log.update(measured, lam)
+
+
+def main(args):
+    """Train one student; returns the summary that it leaves in runs/."""
+    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
+    if args.track:
+        import wandb
+
+        where = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": run_name}
+        wandb.init(**where, sync_tensorboard=True, config=vars(args), monitor_gym=True, save_code=True)
+
+    # TRY NOT TO MODIFY: seeding
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # so small a network is slower on several
+    device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
+
+    envs = make_envs(args, run_name)
+    agent = Agent(envs).to(device)
+    run_dir = Path("runs") / run_name
+    run_dir.mkdir(parents=True)
+    log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir)
+    if log.teacher:
+        print(f"Teacher: {log.teacher.model}. Store: {log.teacher.store_path}.")
+    try:
+        train(args, envs, agent, log, device)
+    finally:  # after Ctrl-C and errors too: what was learnt and paid for is not lost
+        summary = log.finish(agent)
+        envs.close()
+    return summary
+
+
+def cli():
+    """Run the command line; every mistake of the user ends in one short message."""
+    try:
+        main(tyro.cli(Args))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (TeacherError, gym.error.Error) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    cli()
