@@ -1,0 +1,221 @@
+"""``lvlm2p estimate``: how many views, how many tokens, and what is paid already."""
+
+import json
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from minigrid.envs.babyai import GoToLocal
+
+from lvlm2p_wrappers import TeacherWrapper
+from lvlm2p_wrappers.cli import main
+from lvlm2p_wrappers.cli.estimate.discovery import Rollout, distinct_views, roll_out
+from lvlm2p_wrappers.cli.estimate.tokens import tokens_of
+from lvlm2p_wrappers.prompts import PromptSet
+from lvlm2p_wrappers.store import Store, calls
+from lvlm2p_wrappers.views import About, Picture, View, viewer
+
+EMPTY = "MiniGrid-Empty-5x5-v0"  # 8 cells that are not the goal, 4 headings
+EMBEDDED = "embedded/minigrid-planner?error=0.1"
+
+
+@pytest.fixture
+def estimate(capsys):
+    """Runs ``lvlm2p estimate ... --json``, which has to succeed, and returns what it prints."""
+
+    def run(env_id=EMPTY, model="openai/gpt-4o-mini", timesteps=20_000, *args):
+        command = ["estimate", env_id, "--model", model, "--total-timesteps", str(timesteps), "--json", *args]
+        assert main(command) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def seen(env_id, frames, seed=1, envs=8, history=0):
+    made = [gym.make(env_id, render_mode="rgb_array") for _ in range(envs)]
+    return roll_out(made, range(frames), seed=seed, history=history, is_stored=None)
+
+
+class TestDistinctViews:
+    def test_an_environment_with_few_states_is_known_after_a_few_frames(self):
+        rollout = seen(EMPTY, 3000)
+        assert distinct_views(rollout, 10**6) == (32, 32)
+
+    def test_where_every_episode_has_a_new_layout_a_skilled_student_sees_a_new_view_a_frame(self):
+        rollout = seen("MiniGrid-Fetch-6x6-N2-v0", 3000)
+        views = distinct_views(rollout, 20_000)
+        assert views.low < 6_000
+        assert 15_000 < views.high <= 20_000
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("env_id", ["MiniGrid-LavaGapS7-v0", "MiniGrid-Fetch-8x8-N3-v0", "MiniGrid-Empty-8x8-v0"])
+    def test_what_a_random_policy_really_sees_is_near_the_low_end_and_not_above_the_high_one(self, env_id):
+        short, long = seen(env_id, 4000), seen(env_id, 16_000, seed=99)
+        views = distinct_views(short, 16_000)
+        assert 0.75 * views.low <= len(long.first_frames) <= min(views.high, 1.35 * views.low)
+
+    def test_a_run_as_long_as_the_rollout_shows_at_least_what_that_showed(self):
+        rollout = seen("MiniGrid-LavaGapS7-v0", 500)
+        assert distinct_views(rollout, 500).low == len(rollout.first_frames)
+
+    def test_views_that_do_not_count_are_left_out_of_both_ends(self):
+        rollout = seen("MiniGrid-LavaGapS7-v0", 1000)
+        every = set(range(len(rollout.first_frames)))
+        assert distinct_views(rollout, 20_000, but=every) == (0, 0)
+        half = {number for number in every if number % 2}
+        assert distinct_views(rollout, 20_000, but=half).high < distinct_views(rollout, 20_000).high
+
+    def test_a_few_views_that_are_missing_do_not_become_many(self):
+        rollout = Rollout(100, [{0, 1, 2} for _ in range(9)] + [{0, 1, 3}], [0, 1, 2, 90])
+        assert distinct_views(rollout, 100_000, but={0, 1, 2}).high < 20_000
+
+    def test_the_same_seed_sees_the_same(self):
+        one, two = (seen("MiniGrid-Fetch-6x6-N2-v0", 200, seed) for seed in (5, 5))
+        assert (one.episodes, one.first_frames) == (two.episodes, two.first_frames)
+        assert seen("MiniGrid-Fetch-6x6-N2-v0", 200, seed=6).first_frames != one.first_frames
+
+    def test_a_history_multiplies_the_views(self):
+        assert len(seen(EMPTY, 500, history=2).first_frames) > 3 * len(seen(EMPTY, 500).first_frames)
+
+    def test_environments_without_a_state_key_are_told_apart_by_their_pictures(self):
+        rollout = seen("FrozenLake-v1", 400, envs=2)
+        assert 5 < len(rollout.first_frames) <= 16
+
+
+class TestTokens:
+    @pytest.mark.parametrize(
+        ("model", "low", "high"),
+        [
+            ("gemini/gemini-2.5-flash-lite", 258, 258),
+            ("openrouter/google/gemini-2.5-flash", 258, 258),
+            ("gemini/gemini-3-flash-preview", 280, 1120),
+            ("openai/gpt-4o-mini", 2833, 2833 + 5667),
+            ("openai/gpt-4o", 85, 85 + 170),
+            ("openai/gpt-5", 70, 70 + 140),
+            ("openai/gpt-4.1-mini", 1.62 * 81, 1.62 * 81),
+            ("openai/gpt-5-nano", 2.46 * 81, 2.46 * 81),
+            ("anthropic/claude-haiku-4-5", 111, 111),
+            ("hosted_vllm/some-model", 256, 1200),
+        ],
+    )
+    def test_a_picture_is_counted_by_its_providers_rule(self, model, low, high):
+        """LavaGapS7's picture has 288 x 288 pixels, 81 patches of 32."""
+        env = gym.make("MiniGrid-LavaGapS7-v0")
+        env.reset(seed=0)
+        question = PromptSet(None, "minigrid").analysis(viewer(env).view())
+        blind = question._replace(messages=tuple(message._replace(picture=None) for message in question.messages))
+        with_picture, without = (tokens_of(model, [asked]).prompt for asked in (question, blind))
+        assert np.subtract(with_picture, without) == pytest.approx((low, high))
+
+    @pytest.mark.parametrize(("size", "tokens"), [((384, 384), 258), ((960, 540), 6 * 258)])
+    def test_gemini_cuts_a_large_picture_into_tiles(self, size, tokens):
+        view = View(About("Any-v0", "default", ("go",)), Picture(np.zeros((*size[::-1], 3), np.uint8)))
+        prompts = PromptSet(None, "default")
+        small = replace(view, picture=Picture(np.zeros((32, 32, 3), np.uint8)))
+        large, single = (tokens_of("gemini/gemini-2.5-flash", [prompts.analysis(v)]).prompt for v in (view, small))
+        assert large.low - single.low == pytest.approx(tokens - 258)
+
+
+class TestEstimate:
+    def test_it_adds_up(self, estimate):
+        found = estimate()
+        assert found["distinct_views"] == found["new_views"] == {"low": 32, "high": 32}
+        assert found["calls"] == {"low": 64, "high": 64}
+        sent, received, usd = found["prompt_tokens"], found["reply_tokens"], found["usd"]
+        assert usd["high"] == pytest.approx(0.15e-6 * sent["high"] + 0.6e-6 * received["high"], rel=1e-3)
+        assert usd["low"] == pytest.approx(0.15e-6 * sent["low"] + 0.6e-6 * received["low"], rel=1e-3)
+        assert found["seconds"] == {"low": 64 / 16, "high": 3 * 64 / 16}
+        assert found["usd_at_most"] > usd["high"]
+
+    def test_it_fits_what_the_embedded_teacher_then_bills(self, estimate):
+        run(200)
+        with_log = estimate(model=EMBEDDED)
+        assert "as billed for" in with_log["tokens_from"]["action"]
+        guessed = estimate(EMPTY, EMBEDDED, 20_000, "--store", "elsewhere.sqlite")
+        assert "characters a token" in guessed["tokens_from"]["action"]
+        billed = spent()
+        assert guessed["prompt_tokens"]["low"] / 64 < billed < guessed["prompt_tokens"]["high"] / 64
+
+    def test_what_the_store_has_is_not_paid_for_again(self, estimate):
+        assert estimate(model=EMBEDDED)["measured_stored"] == 0
+        run(40)
+        some = estimate(model=EMBEDDED)
+        assert 0 < some["measured_stored"] < 32
+        assert some["new_views"]["low"] == 32 - some["measured_stored"]
+        run(3000)
+        everything = estimate(model=EMBEDDED)
+        assert everything["distinct_views"] == {"low": 32, "high": 32}
+        assert everything["calls"] == {"low": 0, "high": 0}
+        assert estimate(model=EMBEDDED.replace("0.1", "0.2"))["measured_stored"] == 0
+
+    def test_a_set_of_one_stage_costs_half_the_calls(self, estimate, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/set.toml").write_text("stages = 1")
+        found = estimate(EMPTY, "openai/gpt-4o-mini", 20_000, "--prompts", str(tmp_path / "mine"))
+        assert found["calls"] == {"low": 32, "high": 32}
+        assert list(found["tokens_from"]) == ["action"]
+
+    def test_it_looks_without_making_a_store(self, estimate, tmp_path):
+        estimate()
+        assert not (tmp_path / "store.sqlite").exists()
+
+    def test_a_model_without_a_price_gets_calls_and_tokens(self, estimate, capsys):
+        found = estimate(model="openai/a-model-of-our-own")
+        assert found["usd"] is None
+        assert found["calls"]["low"] == 64
+        main(["estimate", EMPTY, "--model", "openai/a-model-of-our-own", "--total-timesteps", "9"])
+        assert "LiteLLM has no price for this model" in capsys.readouterr().out
+
+    def test_people_get_a_table_that_says_what_it_rests_on(self, capsys):
+        main(["estimate", EMPTY, "--model", "gemini/gemini-2.5-flash-lite", "--total-timesteps", "20000"])
+        shown = capsys.readouterr().out
+        for part in ("distinct views", "calls (2 a view)", "US dollars", "random policy", "258 up to 384 x 384"):
+            assert part in shown
+
+    def test_what_an_environment_prints_stays_out_of_the_output(self, estimate, monkeypatch):
+        def noisy(self, *args, **kwargs):
+            print("Sampling rejected")
+            return original(self, *args, **kwargs)
+
+        original = GoToLocal.gen_mission
+        monkeypatch.setattr(GoToLocal, "gen_mission", noisy)
+        assert estimate("BabyAI-GoToLocal-v0", timesteps=50)["measured_frames"] == 50
+
+    @pytest.mark.parametrize(
+        ("env_id", "model", "said"),
+        [
+            ("MiniGrid-LavaGapS9-v0", "openai/gpt-4o-mini", "Did you mean: `MiniGrid-LavaGapS"),
+            ("no_such_module:Maze-v0", "openai/gpt-4o-mini", "No module named 'no_such_module'"),
+            ("Pendulum-v1", "openai/gpt-4o-mini", "needs a Discrete one"),
+            (EMPTY, "nobody/knows", "names no provider that LiteLLM knows"),
+            (EMPTY, "gemini-2.5-flash", "write 'gemini/gemini-2.5-flash'"),
+        ],
+    )
+    def test_a_mistake_is_explained_and_exits_with_2(self, capsys, env_id, model, said):
+        assert main(["estimate", env_id, "--model", model, "--total-timesteps", "100"]) == 2
+        assert said in capsys.readouterr().err
+
+    def test_a_broken_prompt_set_is_explained_and_exits_with_2(self, capsys, tmp_path):
+        (tmp_path / "action.user.jinja").write_text("{{ misson }}")
+        command = ["estimate", EMPTY, "--model", "openai/gpt-4o-mini", "--total-timesteps", "100"]
+        assert main([*command, "--prompts", str(tmp_path)]) == 2
+        assert "'misson' is undefined" in capsys.readouterr().err
+
+
+def run(frames):
+    """A random policy under the embedded teacher, with the default store."""
+    env = TeacherWrapper(gym.make(EMPTY), EMBEDDED)
+    env.reset(seed=1)
+    env.action_space.seed(1)
+    for _ in range(frames):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+
+
+def spent():
+    """Prompt tokens per call, as logged in the default store."""
+    with Store() as store:
+        counts = [logged.call.prompt_tokens for logged in calls(store)]
+    return sum(counts) / len(counts)
