@@ -1,12 +1,8 @@
-"""PPO whose student also stays close to a vision-language teacher (LVLM2P); docs/ppo_lvlm2p.md explains it.
-
-python algos/ppo_lvlm2p.py --env-id MiniGrid-LavaGapS7-v0 --lam 1.0
-"""
+"""PPO whose student also stays close to a vision-language teacher (LVLM2P); docs/ppo_lvlm2p.md explains it."""
 
 import csv
 import json
 import os
-import random
 import sys
 import time
 from collections import defaultdict, deque, namedtuple
@@ -14,18 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
-import minigrid  # noqa: F401  (registers its envs)
 import numpy as np
 import torch
 import torch.nn as nn
 import tyro
 from rich.progress import Progress
-from torch.distributions import Categorical
 from torch.utils.tensorboard import SummaryWriter
 
 from lvlm2p_wrappers import AgentCentredObservation, TeacherError, UsageError, VectorTeacherWrapper
-
-ALGO = "ppo"
 
 
 @dataclass
@@ -58,17 +50,23 @@ class Args:
     vf_coef: float = 0.5  # coefficient of the value function
     max_grad_norm: float = 0.5  # the maximum norm for the gradient clipping
     target_kl: float | None = None  # the target KL divergence threshold, at which an update stops
-
     model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
     prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
     store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
-    concurrency: int = 16  # how many questions to the teacher may be open at once
+    concurrency: int = 16  # the most calls to the teacher's provider in flight
+    rpm: int | None = None  # the most calls a minute
+    budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
+    budget_calls: int | None = None  # the most calls
+    offline: bool = False  # answer from the store alone
     lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain PPO, no teacher is asked
     lam_decay_steps: int = 0  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
+    checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
+    resume: str | None = None  # folder of a run to go on with: its flags, its weights, its curve
 
     def __post_init__(self):
         at_least = dict.fromkeys(("num_envs", "num_steps", "num_minibatches", "update_epochs", "concurrency"), 1)
-        at_least |= {"lam": 0, "lam_decay_steps": 0, "learning_rate": 0, "total_timesteps": self.batch_size}
+        at_least |= dict.fromkeys(("lam", "lam_decay_steps", "learning_rate", "checkpoint_every"), 0)
+        at_least |= {"total_timesteps": self.batch_size}
         for name, least in at_least.items():
             if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
@@ -100,8 +98,9 @@ def make_envs(args, run_name):
     if args.lam == 0:
         return envs
     # defer: questions go out while the envs run; gather() waits for the answers after each rollout.
-    teacher = {"prompts": args.prompts, "store": args.store, "concurrency": args.concurrency}
-    return VectorTeacherWrapper(envs, args.model, defer=True, on_error="skip", **teacher)
+    names = "prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"
+    options = {name: getattr(args, name) for name in names}
+    return VectorTeacherWrapper(envs, args.model, defer=True, on_error="skip", **options)
 
 
 def layer_init(layer, std=2**0.5):
@@ -117,26 +116,17 @@ class Agent(nn.Module):
     def __init__(self, envs):
         super().__init__()
         planes, height, width = envs.single_observation_space.shape
-        self.network = nn.Sequential(
-            layer_init(nn.Conv2d(planes, 32, 3, padding=1)),
-            nn.ReLU(),
-            layer_init(nn.Conv2d(32, 32, 3)),
-            nn.ReLU(),
-            nn.Flatten(),
-            layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128)),
-            nn.ReLU(),
-        )
+        conv1 = layer_init(nn.Conv2d(planes, 32, 3, padding=1))
+        conv2 = layer_init(nn.Conv2d(32, 32, 3))
+        dense = layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128))
+        self.network = nn.Sequential(conv1, nn.ReLU(), conv2, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
-
-    def get_value(self, obs):
-        """The critic's estimate, one number a row."""
-        return self.critic(self.network(obs.float())).squeeze(-1)
 
     def get_action_and_value(self, obs, action=None):
         """As in CleanRL; and the policy's log-probabilities of all actions."""
         hidden = self.network(obs.float())
-        policy = Categorical(logits=self.actor(hidden), validate_args=False)
+        policy = torch.distributions.Categorical(logits=self.actor(hidden), validate_args=False)
         if action is None:
             action = policy.sample()
         return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
@@ -186,18 +176,15 @@ def ppo_loss(agent, batch, args, lam):
     _, logprob, entropy, value, student = agent.get_action_and_value(batch.obs, batch.actions)
     logratio = logprob - batch.logprobs
     ratio = logratio.exp()
-
     advantages = batch.advantages
     if args.norm_adv:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     pg_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)).mean()
-
     v_loss = (value - batch.returns) ** 2
     if args.clip_vloss:
         v_clipped = batch.values + (value - batch.values).clamp(-args.clip_coef, args.clip_coef)
         v_loss = torch.max(v_loss, (v_clipped - batch.returns) ** 2)
     v_loss = 0.5 * v_loss.mean()
-
     loss = pg_loss - args.ent_coef * entropy.mean() + args.vf_coef * v_loss
     measured = {
         "losses/value_loss": v_loss.item(),
@@ -211,10 +198,8 @@ def ppo_loss(agent, batch, args, lam):
         kl = distillation_loss(batch.teacher_probs, student, batch.teacher_mask)
         loss = loss + lam * kl
         favourite = batch.teacher_probs.gather(-1, student.argmax(-1, keepdim=True)).squeeze(-1)
-        agree = (favourite > batch.teacher_probs.amax(-1) - 1e-6)[
-            batch.teacher_mask
-        ]  # with ties, any of the best will do
-        measured |= {"teacher/kl": kl.item(), "teacher/agreement": agree.float().mean().item()}
+        agree = favourite > batch.teacher_probs.amax(-1) - 1e-6  # with ties, any of the best will do
+        measured |= {"teacher/kl": kl.item(), "teacher/agreement": agree[batch.teacher_mask].float().mean().item()}
     return loss, measured
 
 
@@ -235,26 +220,33 @@ def update(agent, optimizer, batch, args, lam):
     return {name: float(np.mean(values)) for name, values in measured.items()}
 
 
-def mean_of_last(n, values):
-    """None before there are n."""
-    return float(np.mean([*values][-n:])) if len(values) >= n else None
+def mean_of_last(n, ends, which):
+    """Of the last n episodes' return (0) or success (1); None before there are n."""
+    return float(np.mean([*ends][-n:], axis=0)[which]) if len(ends) >= n else None
 
 
 class RunLog:
     """What a run leaves in its folder: TensorBoard's file and curve.csv; at its end summary.json and student.pt."""
 
-    def __init__(self, args, teacher, run_dir):
+    def __init__(self, args, teacher, run_dir, global_step=0, episodes=0, seconds=0, ends=(), counts=None):
         self.args, self.teacher, self.run_dir = args, teacher, run_dir
-        self.counters_before = teacher.counters if teacher else None  # a teacher may have served an earlier run
-        self.global_step = self.episodes = 0
-        self.returns, self.successes = deque(maxlen=100), deque(maxlen=100)
-        self.started = time.perf_counter()
-        self.writer = SummaryWriter(run_dir)
+        self.global_step, self.episodes, self.started = global_step, episodes, time.perf_counter() - seconds
+        self.ends = deque(ends, maxlen=100)  # (return, success) of the last episodes
+        # A teacher may have served an earlier run of this process, and a resumed run another process.
+        self.counters_before = teacher and (teacher.counters - counts if counts else teacher.counters)
+        self.writer = SummaryWriter(run_dir, purge_step=global_step + 1)
         self.writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        self.curve = (run_dir / "curve.csv").open("w", newline="")
+        file = run_dir / "curve.csv"
+        rows = [*csv.reader(file.open())] if file.exists() else []
+        self.curve = file.open("w", newline="")
+        csv.writer(self.curve).writerows(rows[:1] + [row for row in rows[1:] if int(row[0]) <= global_step])
         self.bar = Progress(disable=not sys.stdout.isatty())
         self.task = self.bar.add_task("", total=args.total_timesteps)
         self.bar.start()
+
+    def counts(self):
+        """What the teacher did in this run."""
+        return self.teacher and self.teacher.counters - self.counters_before
 
     def step(self, reward, infos):
         """Count a step of every env, and the episodes that it ended."""
@@ -262,20 +254,19 @@ class RunLog:
         for i in np.flatnonzero(infos.get("_final_info", [])):
             self.episodes += 1
             episode = infos["final_info"]["episode"]
-            self.returns.append(float(episode["r"][i]))
-            self.successes.append(float(reward[i] > 0))
+            self.ends.append((float(episode["r"][i]), float(reward[i] > 0)))
             self.writer.add_scalar("charts/episodic_return", episode["r"][i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", episode["l"][i], self.global_step)
 
     def figures(self):
         """The figures of summary.json so far."""
         names = ("labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd") if self.teacher else ()
-        counts = {name: getattr(self.teacher.counters, name) - getattr(self.counters_before, name) for name in names}
+        counts = {name: getattr(self.counts(), name) for name in names}
         return {
             "global_step": self.global_step,
             "episodes": self.episodes,
-            "mean_return_100": mean_of_last(100, self.returns),
-            "success_100": mean_of_last(100, self.successes),
+            "mean_return_100": mean_of_last(100, self.ends, 0),
+            "success_100": mean_of_last(100, self.ends, 1),
             "steps_per_s": round(self.global_step / (time.perf_counter() - self.started), 1),
             "teacher": {"model": self.teacher.model, **counts} if self.teacher else None,
         }
@@ -289,7 +280,7 @@ class RunLog:
             measured |= {"teacher/cached_share": teacher["cached"] / max(teacher["labels"], 1), "teacher/lam": lam}
         for name, value in measured.items():
             self.writer.add_scalar(name, value, self.global_step)
-        row = figures | {"mean_return_50": mean_of_last(50, self.returns)}
+        row = figures | {"mean_return_50": mean_of_last(50, self.ends, 0)}
         row |= {n: measured.get(f"teacher/{n}") for n in ("lam", "kl", "agreement", "labels", "calls", "cost_usd")}
         csv.writer(self.curve).writerows([row.values()] if self.curve.tell() else [row, row.values()])  # header first
         self.curve.flush()
@@ -303,24 +294,21 @@ class RunLog:
         self.writer.close()
         self.curve.close()
         args = self.args
-        summary = {"env_id": args.env_id, "algo": ALGO, "seed": args.seed, "lam": args.lam, **self.figures()}
+        summary = {"env_id": args.env_id, "algo": "ppo", "seed": args.seed, "lam": args.lam, **self.figures()}
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         torch.save({"args": vars(args), "student": agent.state_dict()}, self.run_dir / "student.pt")
         print(f"{self.run_dir}: {json.dumps(summary)}")
-        if self.episodes == 0:
-            print("No episode ended, so that there is no return to report: give it more --total-timesteps.")
         return summary
 
 
-def train(args, envs, agent, log, device):
+def train(args, envs, agent, optimizer, log, device):
     """Collect, gather the teacher's advice, learn, log; until total_timesteps."""
-    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
-    next_obs = torch.as_tensor(envs.reset(seed=args.seed)[0], device=device)
+    # A resumed run begins new episodes, other ones than the run did at its start.
+    next_obs = torch.as_tensor(envs.reset(seed=args.seed + log.global_step)[0], device=device)
     next_done = torch.zeros(args.num_envs, device=device)
-    no_mask = np.zeros((args.num_steps, args.num_envs), bool)
-    no_advice = np.zeros((*no_mask.shape, envs.single_action_space.n), np.float32)
+    no_advice = np.zeros((args.num_steps, args.num_envs, envs.single_action_space.n), np.float32)
     num_iterations = args.total_timesteps // args.batch_size
-    for iteration in range(num_iterations):
+    for iteration in range(log.global_step // args.batch_size, num_iterations):
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
         lam = args.lam
@@ -330,9 +318,9 @@ def train(args, envs, agent, log, device):
             envs = envs.unwrapped  # advice that weighs nothing is not worth asking for
 
         rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log)
-        advice, mask = envs.gather() if lam > 0 else (no_advice, no_mask)
+        advice, mask = envs.gather() if lam > 0 else (no_advice, no_advice[..., 0] > 0)
         with torch.no_grad():
-            next_value = agent.get_value(next_obs)
+            next_value = agent.get_action_and_value(next_obs)[3]
         advantages, returns = compute_gae(
             rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
         )
@@ -342,11 +330,30 @@ def train(args, envs, agent, log, device):
         measured["losses/explained_variance"] = (1 - (returns - rollout.values).var() / returns.var()).item()
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         log.update(measured, lam)
+        if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
+            save_checkpoint(agent, optimizer, log)
+
+
+def save_checkpoint(agent, optimizer, log):
+    """Keep all that a killed run needs to go on; written aside first, so that a kill leaves a whole one."""
+    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    so_far = {"global_step": log.global_step, "episodes": log.episodes, "ends": log.ends, "counts": log.counts()}
+    so_far["seconds"] = time.perf_counter() - log.started
+    torch.save({"args": vars(log.args), **learnt, "log": so_far}, log.run_dir / "checkpoint.tmp")
+    (log.run_dir / "checkpoint.tmp").replace(log.run_dir / "checkpoint.pt")
 
 
 def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
+    resumed = {"args": vars(args), "log": {}}
+    if args.resume:
+        if not (checkpoint := Path(args.resume) / "checkpoint.pt").is_file():
+            raise UsageError(f"--resume {args.resume}: no checkpoint.pt in it; --checkpoint-every writes one")
+        resumed = torch.load(checkpoint, weights_only=False)  # the log's state is no tensor
+    args = Args(**resumed["args"] | {"resume": args.resume})
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
+    run_dir = Path(args.resume or f"runs/{run_name}")
+    run_dir.mkdir(parents=True, exist_ok=True)
     if args.track:
         import wandb
 
@@ -354,23 +361,24 @@ def main(args):
         wandb.init(**where, sync_tensorboard=True, config=vars(args), monitor_gym=True, save_code=True)
 
     # TRY NOT TO MODIFY: seeding
-    random.seed(args.seed)
-    np.random.seed(args.seed)
-    torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed)  # nothing else draws: the envs are seeded when they are reset
     torch.backends.cudnn.deterministic = args.torch_deterministic
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # so small a network is slower on several
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # so small a network is slower on several
     device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
 
     envs = make_envs(args, run_name)
     agent = Agent(envs).to(device)
-    run_dir = Path("runs") / run_name
-    run_dir.mkdir(parents=True)
-    log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+    log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir, **resumed["log"])
+    if args.resume:
+        agent.load_state_dict(resumed["student"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        torch.set_rng_state(resumed["rng"])
+        print(f"Resumed at step {log.global_step}; the episodes that were under way begin anew.")
     if log.teacher:
         print(f"Teacher: {log.teacher.model}. Store: {log.teacher.store_path}.")
     try:
-        train(args, envs, agent, log, device)
+        train(args, envs, agent, optimizer, log, device)
     finally:  # after Ctrl-C and errors too: what was learnt and paid for is not lost
         summary = log.finish(agent)
         envs.close()

@@ -186,6 +186,7 @@ class Teacher:
         Raises:
             PromptError: if the set is missing or broken.
         """
+        self._client.forget_refusals()
         prompts = PromptSet(self._folder, about.family)
         prompts.check(about)
         old = self._prompts.get(about.family)

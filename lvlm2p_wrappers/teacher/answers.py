@@ -8,12 +8,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lvlm2p_wrappers.client import Client, Request, call_of
+from lvlm2p_wrappers.client import Client, Reply, Request, call_of
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, TransportError
 from lvlm2p_wrappers.prompts import Question
 from lvlm2p_wrappers.store import Answer, Store
 
 log = logging.getLogger(__name__)
+
+MOST_CHARS = 500
+"""How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
 
 
 class Answered(NamedTuple):
@@ -116,7 +119,7 @@ class Answers:
             costs.append(reply.cost_usd)
             row = dataclasses.replace(call_of(turn, reply), key=request.key)
             try:
-                text = turn.question.read(reply.usable())
+                text = _read(turn, reply)
             except BadReplyError as error:
                 replies.append(reply.text)
                 self.bad_replies += 1
@@ -129,6 +132,17 @@ class Answers:
             else:
                 self._store.record(row, Answer(text, reply.model))
                 return Answered(text, reply.model, len(costs), total(costs))
+
+
+def _read(turn: Request, reply: Reply) -> str:
+    """The checked answer; what is wrong with a reply is said in one short line, whatever the reply holds."""
+    try:
+        return turn.question.read(reply.usable())
+    except BadReplyError as error:
+        cut_off = reply.finish == "length" and error.kind != "truncated"
+        problem = f"the reply was cut off at max_tokens: {error}" if cut_off else str(error)
+        problem = " ".join(problem.split())[:MOST_CHARS]
+        raise BadReplyError(problem, kind="truncated" if cut_off else error.kind) from None
 
 
 def total(costs: Sequence[float | None]) -> float | None:

@@ -35,6 +35,14 @@ class Counters:
     cost_usd: float = 0.0
     unpriced_calls: int = 0
 
+    def __sub__(self, other: Counters) -> Counters:
+        """What was done since another moment.
+
+        >>> (Counters(labels=5, calls=2) - Counters(labels=3)).labels
+        2
+        """
+        return Counters(**{name: value - getattr(other, name) for name, value in vars(self).items()})
+
 
 class Reliability:
     """Watches the outcomes of questions, in the order in which they settle."""
