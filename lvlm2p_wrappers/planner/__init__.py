@@ -23,7 +23,10 @@ What it cannot do:
   that something was visited, or picked up and put down again. It then keeps working on the first such part.
 * ``on your left``, ``behind you`` and the like refer to where the episode began, which no picture shows. The phrase is
   ignored: of several matching things it takes the nearest one.
+* Put a thing where everything around the target is occupied, and clear a way that things cut off on all sides in rooms
+  crowded with them. Where it knows no plan it says so, and prefers any step forward.
 * What a box holds is invisible. Boxes are opened only where a door needs a key that is nowhere to be seen.
+* BabyAI's strict missions (the Debug levels) fail by their own rule when the second of two doors is asked for.
 * Pictures that MiniGrid did not draw at 32 pixels a tile. It then says, in prose, that it cannot read the picture.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .missions import Task, What
 from .search import facing
-from .world import PORTABLE, World
+from .world import PORTABLE, Thing, World, is_a
 
 Seeds = dict[int, int]
 
@@ -43,10 +43,10 @@ def target_cells(task: Task, world: World) -> list[int]:
     if task.verb == "put" and task.what.fits(world.carrying):
         return _fitting(task.where, world)
     if task.verb == "put":
-        return [*_fitting(task.what, world), *(cell for cell in _fitting(task.where, world))]
+        return [*_fitting(task.what, world), *_fitting(task.where, world)]
     cells = _fitting(task.what, world)
     if task.verb in ("pick up", "fetch"):
-        return [cell for cell in cells if _kind(world, cell) in PORTABLE]
+        return [cell for cell in cells if is_a(world.cells[cell], *PORTABLE)]
     if task.verb == "open":
         # A door that is open already was not the one meant, if there is another.
         return [cell for cell in cells if _state(world, cell) != "open"] or cells
@@ -93,11 +93,6 @@ def _fitting(what: What, world: World) -> list[int]:
     return [cell for cell, thing in enumerate(world.cells) if what.fits(thing)]
 
 
-def _kind(world: World, cell: int) -> str:
-    thing = world.cells[cell]
-    return thing.kind if thing is not None else ""
-
-
 def _state(world: World, cell: int) -> str:
     thing = world.cells[cell]
     return thing.state if thing is not None else ""
@@ -106,24 +101,17 @@ def _state(world: World, cell: int) -> str:
 def _toggle_seeds(world: World, doors: Collection[int]) -> Seeds:
     seeds = {}
     for cell in doors:
-        thing, carried = world.cells[cell], world.carrying
-        if thing is None:
-            continue
-        has_key = carried is not None and carried.kind == "key" and carried.color == thing.color
-        if thing.state != "locked" or has_key:
+        thing = world.cells[cell]
+        if thing is not None and (thing.state != "locked" or world.carrying == Thing("key", thing.color)):
             # A door that stands open has to be closed before it can be opened.
             seeds.update(dict.fromkeys(facing(world, cell), 2 if thing.state == "open" else 1))
     return seeds
 
 
 def _drop_seeds(world: World, targets: Collection[int], *, near: bool) -> Seeds:
-    up_down = world.stride
     seeds = {}
     for target in targets:
-        around = list(world.around(target))
-        if near:
-            around += [target + side + row for side in (-1, 1) for row in (-up_down, up_down)]
-        for cell in around:
+        for cell in world.near(target) if near else world.around(target):
             if world.cells[cell] is None:
                 seeds.update(dict.fromkeys(facing(world, cell), 1))
     return seeds

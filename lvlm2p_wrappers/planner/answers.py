@@ -37,12 +37,13 @@ def answer(request: Request, options: Options) -> str:
 
 def _weigh(request: Request, options: Options, scene: Scene, task: Task, lots: Lots) -> dict[str, Any]:
     told, targets = as_reported(request.analysis, scene, task)
-    extra = extra_steps(task, told, request.actions, targets)
+    extra, has_plan = extra_steps(task, told, request.actions, targets)
     weights = probabilities(extra, options.tau)
     if lots.errs():
         weights = led_astray(weights, extra, lots.draw("which"))
     best = max(weights, key=lambda name: weights[name])
+    basis = "By the shortest plan from here" if has_plan else "No plan to the end is known; on the off chance"
     return {
-        "reasoning": f"{CREDIT} By the shortest plan from here: {best}.",
+        "reasoning": f"{CREDIT} {basis}: {best}.",
         "probabilities": {name: round(weight, 6) for name, weight in weights.items()},
     }

@@ -62,12 +62,8 @@ def _risk_of_ball(scene: Scene) -> float:
     world = scene.world
     stays_free = 1.0
     for ball in world.find("ball"):
-        around = _eight(world, ball)
+        around = world.near(ball)
         if scene.front in around:
             choices = sum(world.cells[cell] is None and cell != scene.agent for cell in around)
             stays_free *= 1 - 1 / choices
     return 1 - stays_free
-
-
-def _eight(world: World, cell: int) -> list[int]:
-    return [cell + row + side for row in (-world.stride, 0, world.stride) for side in (-1, 0, 1) if row or side]

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from .aims import Aim, Seeds, final_aim
 from .missions import Task
-from .search import FAR, Distances, cheapest_way, distances, entry_costs, facing, first_obstacle
-from .world import COLORS, PORTABLE, Scene, Thing, World, is_free
+from .search import CLEARING, FAR, Distances, cheapest_way, distances, entry_costs, facing, first_obstacle
+from .world import COLORS, PORTABLE, Scene, Thing, World, is_a, is_free
 
 _DOORWAY = Thing("door", "grey", "open")
 
-_OBSTACLES = 24
+_OBSTACLES = 10
 """Obstacles that a plan may clear before it gives up."""
 
 
@@ -40,9 +40,8 @@ class Plan(NamedTuple):
         steps = self.distances[scene.pose]
         if action == self.action and self.seeds.get(scene.pose) == steps:
             return True
-        thing = scene.world.cells[scene.front]
-        is_door = thing is not None and thing.kind == "door" and thing.state != "open"
-        return action == "toggle" and is_door and steps == 2 + self.distances[scene.front * 4 + scene.heading]
+        # Of all that can be entered, only a door that has to be opened first takes two steps.
+        return action == "toggle" and steps == 2 + self.distances[scene.front * 4 + scene.heading]
 
 
 def make_plan(task: Task, world: World, pose: int, targets: Sequence[int]) -> Plan:
@@ -103,7 +102,7 @@ class _Planner:
 
     def _fetch_key_first(self, aim: Aim, world: World, pose: int, color: str) -> Plan:
         key, cells = Thing("key", color), _key_cells(world, color)
-        if not cells and world.carrying is not None and world.carrying.kind == "box":
+        if not cells and is_a(world.carrying, "box"):
             return self._put_away_first(aim, world, pose)
         if not cells or key in self._on_the_way_to:
             return _no_plan(world)
@@ -125,8 +124,7 @@ class _Planner:
     def _put_away_first(self, aim: Aim, world: World, pose: int) -> Plan:
         """Drop what is in the hands, somewhere on the way where it blocks nothing."""
         spots = _within_reach(world, parking_cells(world), pose)
-        way = cheapest_way(world.carry(None), aim.seeds(world), pose)
-        spots = [cell for cell in spots if cell not in way] or spots
+        spots = _without_bottlenecks(world.carry(None), spots, aim.seeds(world), pose)
         if not spots:
             return _no_plan(world)
         # Where it will lie decides little about the way on, so one place stands for all of them; the same one wherever
@@ -148,12 +146,12 @@ class _Planner:
 
 def _next_lock(world: World, seeds: Seeds, pose: int, key: Thing | None) -> int | None:
     """The door that a key opens, if the first thing to clear is that door, or lies on the way to another key first."""
-    for _ in range(len(COLORS) if key is not None and key.kind == "key" else 0):
+    for _ in range(len(COLORS) if is_a(key, "key") else 0):
         obstacle = first_obstacle(world, seeds, pose)
         thing = None if obstacle is None else world.cells[obstacle]
-        if key is None or thing is None or thing.kind != "door":
+        if thing is None or thing.kind != "door":
             return None
-        if thing.color == key.color:
+        if key == Thing("key", thing.color):
             return obstacle
         seeds = dict.fromkeys((near for cell in _key_cells(world, thing.color) for near in facing(world, cell)), 0)
     return None
@@ -168,8 +166,8 @@ def _cleared(world: World, cells: list[int], pose: int) -> World:
     """The world when the agent has got to one of these cells: doors on the way open, things in the way gone."""
     for cell in cheapest_way(world, {near: 0 for target in cells for near in facing(world, target)}, pose):
         thing = world.cells[cell]
-        if thing is not None and (thing.kind == "door" or thing.kind in PORTABLE):
-            world = world.put(cell, _DOORWAY if thing.kind == "door" else None)
+        if is_a(thing, "door", *PORTABLE):
+            world = world.put(cell, _DOORWAY if is_a(thing, "door") else None)
     return world
 
 
@@ -199,7 +197,7 @@ def parking_cells(world: World) -> list[int]:
 
 
 def _is_at_door(world: World, cell: int) -> bool:
-    return any(thing is not None and thing.kind == "door" for thing in map(world.cells.__getitem__, world.around(cell)))
+    return any(is_a(world.cells[near], "door") for near in world.around(cell))
 
 
 def _is_link(world: World, cell: int) -> bool:
@@ -207,12 +205,23 @@ def _is_link(world: World, cell: int) -> bool:
     right, down, left, up = world.steps
     ring = (right, right + down, down, down + left, left, left + up, up, up + right)
     # A closed door is a way, too.
-    free = [
-        is_free(thing) or (thing is not None and thing.kind == "door")
-        for thing in (world.cells[cell + step] for step in ring)
-    ]
+    free = [is_free(thing) or is_a(thing, "door") for thing in (world.cells[cell + step] for step in ring)]
     runs = sum(free[number] and not free[number - 1] for number in range(8))
     return runs > 1 and sum(free[::2]) > 1
+
+
+def _without_bottlenecks(world: World, cells: list[int], seeds: Seeds, pose: int) -> list[int]:
+    """The cells without those where a thing would be one more obstacle on the cheapest way; all if none is left."""
+    costs = entry_costs(world, clearing=True)
+    least = distances(world, costs, seeds)[pose]
+    kept = set(cells)
+    for cell in kept & set(cheapest_way(world, seeds, pose)):
+        # Where there are several free neighbours, it was checked that they are connected around the cell.
+        if sum(is_free(world.cells[near]) for near in world.around(cell)) <= 1:
+            blocked = [*costs[:cell], -1, *costs[cell + 1 :]]
+            if distances(world, blocked, seeds)[pose] >= least + CLEARING:
+                kept.remove(cell)
+    return [cell for cell in cells if cell in kept] or cells
 
 
 def _within_reach(world: World, cells: list[int], pose: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .aims import fork_side, is_beside_task
 from .missions import Task
-from .world import PORTABLE, Scene, Thing, World, is_free
+from .world import PORTABLE, Scene, Thing, World, is_a, is_free
 
 Ending = Literal["success", "failure"]
 
@@ -16,8 +16,6 @@ _NAMES = {
     "turnleft": "left",
     "turnright": "right",
     "moveforward": "forward",
-    "pickup": "pickup",
-    "pickuptheobject": "pickup",
     "open": "toggle",
 }
 
@@ -39,7 +37,7 @@ def after(scene: Scene, action: str) -> Scene:
     if action == "forward":
         return replace(scene, agent=front) if is_free(thing) or thing == Thing("lava") else scene
     if action == "pickup":
-        can_pick = thing is not None and thing.kind in PORTABLE and world.carrying is None
+        can_pick = is_a(thing, *PORTABLE) and world.carrying is None
         return replace(scene, world=world.put(front, None).carry(thing)) if can_pick else scene
     if action == "drop":
         can_drop = thing is None and world.carrying is not None
@@ -80,8 +78,8 @@ def ending(task: Task, scene: Scene, action: str, targets: Collection[int]) -> E
 
 
 def _step_ending(task: Task, scene: Scene, thing: Thing | None, targets: Collection[int]) -> Ending | None:
-    if thing is not None and thing.kind in ("goal", "lava"):
-        return "success" if thing.kind == "goal" else "failure"
+    if is_a(thing, "goal", "lava"):
+        return "success" if is_a(thing, "goal") else "failure"
     if task.verb == "match":
         sides = [fork_side(scene.world, cell) for cell in scene.world.find("key", "ball")]
         if scene.front in targets:
@@ -108,11 +106,9 @@ def _hand_ending(task: Task, scene: Scene, action: str) -> Ending | None:
 
 
 def _lies_well(task: Task, scene: Scene) -> bool:
-    world, cell = scene.world, scene.front
-    around = list(world.around(cell))
-    if task.reach == "near":
-        around += [cell + side + row for side in (-1, 1) for row in (-world.stride, world.stride)]
-    return any(task.where.fits(world.cells[other]) for other in around)
+    world = scene.world
+    around = world.near(scene.front) if task.reach == "near" else world.around(scene.front)
+    return any(task.where.fits(world.cells[cell]) for cell in around)
 
 
 def _toggle_ending(task: Task, scene: Scene, thing: Thing | None) -> Ending | None:

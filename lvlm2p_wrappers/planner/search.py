@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .world import PORTABLE, World, is_free
+from .world import PORTABLE, World, is_a, is_free
 
 FAR = 1_000_000
 """The distance of what cannot be reached."""
 
-_DETOUR = 12
-"""Steps that a way round may take before clearing an obstacle is thought cheaper."""
+CLEARING = 12
+"""What clearing an obstacle is thought to cost, in steps, when a way through several of them is sought."""
 
 Distances = list[int]
 """Steps to go, by pose (cell * 4 + heading)."""
@@ -23,7 +23,7 @@ def entry_costs(world: World, *, clearing: bool = False) -> list[int]:
         world: the grid.
         clearing: also enter, at a price, cells that can be made free: those of portable things and of locked doors.
     """
-    key = world.carrying.color if world.carrying is not None and world.carrying.kind == "key" else None
+    key = world.carrying.color if world.carrying is not None and is_a(world.carrying, "key") else None
     costs = []
     for thing in world.cells:
         cost = -1
@@ -31,9 +31,9 @@ def entry_costs(world: World, *, clearing: bool = False) -> list[int]:
             cost = 0
         elif thing is not None and thing.kind == "door":
             can_open = thing.state == "closed" or thing.color == key
-            cost = 1 if can_open else _DETOUR if clearing else -1
-        elif thing is not None and thing.kind in PORTABLE and clearing:
-            cost = _DETOUR
+            cost = 1 if can_open else CLEARING if clearing else -1
+        elif clearing and is_a(thing, *PORTABLE):
+            cost = CLEARING
         costs.append(cost)
     return costs
 

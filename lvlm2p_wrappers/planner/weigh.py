@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .missions import Task
 from .moving import expected_steps, has_moving_balls
@@ -26,7 +27,14 @@ Costs = dict[str, float | None]
 """Extra steps by action name; None for an action that ends the episode badly."""
 
 
-def extra_steps(task: Task, scene: Scene, actions: Sequence[str], targets: Sequence[int]) -> Costs:
+class Judgement(NamedTuple):
+    """What each action costs, and whether a plan to the end is known at all."""
+
+    extra: Costs
+    has_plan: bool
+
+
+def extra_steps(task: Task, scene: Scene, actions: Sequence[str], targets: Sequence[int]) -> Judgement:
     """How many more steps the best plan takes after each action, compared with the best action.
 
     Args:
@@ -43,8 +51,9 @@ def extra_steps(task: Task, scene: Scene, actions: Sequence[str], targets: Seque
     alive = [cost for cost in costs.values() if cost is not None]
     best = min(alive, default=FAR)
     if best >= FAR:
-        return _lost(scene, costs)
-    return {name: None if cost is None else min(cost - best, _HOPELESS) for name, cost in costs.items()}
+        return Judgement(_lost(scene, costs), has_plan=False)
+    extra = {name: None if cost is None else min(cost - best, _HOPELESS) for name, cost in costs.items()}
+    return Judgement(extra, has_plan=True)
 
 
 def _planned(task: Task, scene: Scene, actions: Sequence[str], targets: Sequence[int]) -> Costs:

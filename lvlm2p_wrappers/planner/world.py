@@ -75,9 +75,14 @@ class World:
         """The four neighbours of a cell, in the order of the directions."""
         return tuple(cell + step for step in self.steps)
 
+    def near(self, cell: int) -> tuple[int, ...]:
+        """The eight neighbours of a cell."""
+        rows, sides = (-self.stride, 0, self.stride), (-1, 0, 1)
+        return tuple(cell + row + side for row in rows for side in sides if row or side)
+
     def find(self, *kinds: str) -> list[int]:
         """All cells that hold a thing of one of these kinds, in reading order."""
-        return [cell for cell, thing in enumerate(self.cells) if thing is not None and thing.kind in kinds]
+        return [cell for cell, thing in enumerate(self.cells) if is_a(thing, *kinds)]
 
     def put(self, cell: int, thing: Thing | None) -> World:
         """The world with something else in one cell."""
@@ -110,6 +115,11 @@ class Scene:
     def front(self) -> int:
         """The cell ahead of the agent."""
         return self.agent + self.world.steps[self.heading]
+
+
+def is_a(thing: Thing | None, *kinds: str) -> bool:
+    """Whether there is a thing, and it is of one of these kinds."""
+    return thing is not None and thing.kind in kinds
 
 
 def is_free(thing: Thing | None) -> bool:

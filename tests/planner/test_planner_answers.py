@@ -11,6 +11,7 @@ import pytest
 from planner_drawing import (
     ACTIONS,
     ANALYSIS_SCHEMA,
+    action_schema,
     analyse,
     answer,
     best,
@@ -184,3 +185,9 @@ def test_a_misread_heading_misleads_the_second_stage_but_not_one_that_stands_alo
 def test_it_says_that_it_is_no_language_model():
     request = read_request(messages(picture_of_map(CORNER)), response_format(ANALYSIS_SCHEMA))
     assert "not a language model" in json.loads(answer(request, read_options("minigrid-planner")))["summary"]
+
+
+def test_it_admits_that_it_knows_no_plan():
+    walled_in = picture_of_map("# # # # #|# > # G #|# # # # #")
+    request = read_request(messages(walled_in, f"Mission: {GOAL}"), response_format(action_schema()))
+    assert "No plan to the end is known" in json.loads(answer(request, read_options("minigrid-planner")))["reasoning"]

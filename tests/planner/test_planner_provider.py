@@ -19,11 +19,16 @@ def registered():
     planner.register()
 
 
-def request_of(env_id, *, seed=0, steps=()):
+def env_after(env_id, seed, steps):
     env = gym.make(env_id)
     env.reset(seed=seed)
     for action in steps:
         env.step(action)
+    return env
+
+
+def request_of(env_id):
+    env = env_after(env_id, 0, ())
     return messages(picture_of(env), *lines_of(env))
 
 
@@ -121,14 +126,16 @@ json.dump(replies, sys.stdout)
 
 
 def test_a_stranger_who_has_only_the_logged_request_answers_the_same(tmp_path):
-    calls, replies = [], []
+    calls, replies, envs = [], [], []
     for env_id, steps in [
         ("MiniGrid-LavaGapS7-v0", (1,)),
         ("MiniGrid-DoorKey-8x8-v0", ()),
         ("MiniGrid-Fetch-8x8-N3-v0", (2, 0)),
         ("MiniGrid-Dynamic-Obstacles-8x8-v0", (1, 2)),
     ]:
-        talk = request_of(env_id, seed=5, steps=steps)
+        # The environment stays alive here, so that an answer that came from it would differ from the stranger's.
+        envs.append(env_after(env_id, 5, steps))
+        talk = messages(picture_of(envs[-1]), *lines_of(envs[-1]))
         for schema in (ANALYSIS_SCHEMA, action_schema()):
             call = {"model": planner.MODEL + "?error=0.3&misread=0.3&salt=4", "messages": talk}
             calls.append({**call, "response_format": response_format(schema)})
