@@ -189,7 +189,9 @@ def find_json(text: str) -> dict[str, Any]:
         BadReplyError: if there is none, it is malformed, or there are several: which one is meant is not ours to guess.
     """
     if len(text) > MAX_REPLY_CHARS:
-        raise BadReplyError(f"the reply has {len(text)} characters", kind="too_long", replies=(text[:1000],))
+        raise BadReplyError(
+            f"the reply has more than {MAX_REPLY_CHARS:,} characters", kind="too_long", replies=(text[:1000],)
+        )
     decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_repeats)
     found: list[dict[str, Any]] = []
     position = text.find("{")

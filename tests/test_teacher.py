@@ -204,6 +204,16 @@ def test_what_only_the_user_can_mend_is_not_retried_and_stops_even_where_failure
     assert len(provider.log) == 1
 
 
+def test_a_refused_key_is_tried_once_and_again_when_a_new_wrapper_is_made(provider):
+    provider.faults = [FAULTS["401"]]
+    teacher = Teacher(MODEL, store=None, concurrency=1)
+    with pytest.raises(ModelError):
+        settle(teacher, views(5))
+    assert len(provider.log) == 1
+    teacher.prepare(view().about)
+    assert teacher.advise(view()).probs.shape == (7,)
+
+
 def test_the_papers_own_model_is_asked_and_its_end_explained(provider):
     with pytest.raises(
         ModelError, match=r"gemini/gemini-1.5-flash.*retired; the nearest today is gemini/gemini-2.5-flash-lite"

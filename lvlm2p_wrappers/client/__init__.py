@@ -13,13 +13,16 @@ from lvlm2p_wrappers.client.faults import Fault, classify
 from lvlm2p_wrappers.client.limits import Budget, Limiter
 from lvlm2p_wrappers.client.loop import submit
 from lvlm2p_wrappers.client.road import Reply, Request, send
-from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.errors import ModelError, UsageError
 from lvlm2p_wrappers.store import Call, Store, Turn
 
-__all__ = ["Budget", "Client", "Request", "call_of", "submit"]
+__all__ = ["Budget", "Client", "Reply", "Request", "call_of", "submit"]
 
 FIRST_PICTURE_TOKENS = 3000
 """Reserved for a picture until a first reply tells what the model really bills (gpt-4o-mini: 2,833 for a small one)."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""The pauses between attempts, where the provider names none: from the first on, each is twice as long as the last."""
 
 
 class Client:
@@ -50,13 +53,13 @@ class Client:
         self.calls = 0
         self.cost_usd = 0.0
         self.unpriced_calls = 0
-        self.longest_s = 2 * (max_retries + 1) * (timeout_s + 60)
         self._store = store
         self._limiter = Limiter(concurrency, rpm)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
         self._api_base = api_base
         self._checked: set[str] = set()
+        self._refused: dict[str, ModelError] = {}
         self._most_prompt_tokens: dict[str, int] = {}
 
     async def ask(self, request: Request) -> Reply:
@@ -65,7 +68,6 @@ class Client:
         Raises:
             ModelError: if the user has to mend something.
             TransportError: if no reply came, after the retries.
-            BadReplyError: if the provider's content policy stopped it.
             BudgetError: if the budget does not allow the call.
         """
         if request.model not in self._checked:
@@ -76,13 +78,22 @@ class Client:
             urgent = request.question.stage == "action"
             reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
             async with self._limiter.slot(urgent=urgent):
+                if refused := self._refused.get(request.model):
+                    self.budget.settle(reserved, 0.0)
+                    raise ModelError(str(refused))
                 outcome = await self._attempt(request, attempt, reserved)
             if isinstance(outcome, Reply):
                 return outcome
             if not outcome.retry or attempt > self._max_retries:
+                if isinstance(outcome.error, ModelError) and outcome.status in {401, 403, 404}:
+                    self._refused[request.model] = outcome.error  # the questions that wait would get the same
                 raise outcome.error
             await asyncio.sleep(self._pause(attempt, outcome.wait_s))
         raise AssertionError("unreachable")
+
+    def forget_refusals(self) -> None:
+        """Call again, too, where only the user could mend something: that may have happened."""
+        self._refused.clear()
 
     async def _attempt(self, request: Request, attempt: int, reserved: float) -> Reply | Fault:
         started = time.monotonic()
@@ -93,8 +104,8 @@ class Client:
             cost = reply.cost_usd
         except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
             fault = classify(error, request.model, self._timeout_s)
-            if fault.status is not None and fault.status >= 400 and fault.status not in {408, 500, 504}:
-                cost = 0.0  # the provider said no: nothing was billed
+            if fault.turned_away:
+                cost = 0.0
             if fault.too_many:
                 self._limiter.too_many(started, fault.wait_s)
             call = call_of(request)
@@ -139,7 +150,7 @@ class Client:
     @staticmethod
     def _pause(attempt: int, asked_s: float | None) -> float:
         """Seconds until the next attempt: as long as the provider asked, else twice as long each time, with jitter."""
-        backoff = min(30.0, 0.5 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+        backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)
         return backoff if asked_s is None else asked_s + backoff / 4
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import Any
 
-from lvlm2p_wrappers.client import models
-from lvlm2p_wrappers.errors import BadReplyError, ModelError, TeacherError, TransportError, without_keys
+from lvlm2p_wrappers.client import models, said
+from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError
 
-RETRIED = frozenset({200, 408, 409, 422, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses that may pass. LiteLLM reports a 200 whose body it cannot read as 200, 422 or 500."""
+RETRIED = frozenset({200, 408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Statuses that may pass; a 200 among the faults is an answer that could not be read."""
 
 USERS = frozenset({400, 401, 403, 404})
 """Statuses that the same request would get again and again, until the user mends something."""
+
+TURNED_AWAY = frozenset({400, 401, 403, 404, 409, 413, 422, 425, 429, 503, 529})
+"""Statuses of a request that no model has seen, so that nothing was billed for it; after any other it may have been."""
 
 _MISSING_KEY = re.compile(r"missing.{0,30}(api.?key|credentials)", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
@@ -42,56 +44,44 @@ class Fault:
         """Whether the provider asked for fewer requests."""
         return self.status in {429, 529}
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether it is certain that nothing was billed."""
+        return self.status in TURNED_AWAY
+
 
 def classify(error: Exception, model: str, timeout_s: float) -> Fault:
     """Say what went wrong, in one short message that names the model and the way out, and never a key."""
-    status = getattr(error, "status_code", None)
-    status = int(status) if isinstance(status, int | str) and str(status).isdigit() else None
-    kind, text = type(error).__name__, _shorten(str(error))
-    if isinstance(error, asyncio.TimeoutError) or kind == "Timeout":
-        return Fault(TransportError(f"{model}: no answer within {timeout_s:g} s", status=408), retry=True, status=408)
-    if kind == "ContentPolicyViolationError":
-        return Fault(
-            BadReplyError(f"{model}: stopped by the provider's content policy: {text}", kind="refusal"), False, status
-        )
-    if "request_too_large" in str(error):
-        status = 413  # LiteLLM makes a 400 of Anthropic's
+    status, words = said.status(error), said.words(error)
+    if status is None and (isinstance(error, asyncio.TimeoutError) or type(error).__name__ == "Timeout"):
+        return Fault(TransportError(f"{model}: no answer within {timeout_s:g} s"), retry=True, status=None)
     if _MISSING_KEY.search(str(error)):
         return Fault(models.missing_key(model), retry=False, status=status)
     if status in USERS:
-        return Fault(_users_mistake(status, model, text), retry=False, status=status)
-    transport = TransportError(f"{model}: {f'HTTP {status}' if status else kind}: {text}", status=status)
+        return Fault(_users_mistake(status, model, words), retry=False, status=status)
+    what = {None: "no usable answer came", 200: "the answer could not be read"}.get(status, f"HTTP {status}")
+    transport = TransportError(f"{model}: {what}: {words or type(error).__name__}", status=status)
     return Fault(transport, status is None or status in RETRIED, status, _asked_wait(error))
 
 
-def _users_mistake(status: int, model: str, text: str) -> ModelError:
+def _users_mistake(status: int | None, model: str, words: str) -> ModelError:
     if status == 404:
-        return models.gone(model, text)
+        return models.gone(model, words)
     if status == 401:
-        return ModelError(f"{model}: the provider refused the key in {models.key_names(model)}. It said: {text}")
+        return ModelError(f"{model}: the provider refused the key in {models.key_names(model)}. It said: {words}")
     if status == 403:
-        return ModelError(f"{model}: the provider does not allow this; check what the key may use. It said: {text}")
-    return ModelError(f"{model}: the provider cannot work with the request (HTTP 400). It said: {text}")
+        return ModelError(f"{model}: the provider does not allow this; check what the key may use. It said: {words}")
+    return ModelError(f"{model}: the provider cannot work with the request (HTTP 400). It said: {words}")
 
 
 def _asked_wait(error: Exception) -> float | None:
     """Seconds from a Retry-After header, or from the RetryInfo that Gemini puts into the body."""
-    headers: Any = (
-        getattr(error, "litellm_response_headers", None)
-        or getattr(getattr(error, "response", None), "headers", None)
-        or {}
-    )
+    headers = said.headers(error)
     asked = headers.get("retry-after") or headers.get("Retry-After")
     if asked is None and (found := _RETRY_DELAY.search(str(error))):
         asked = found.group(1)
     try:
-        return min(float(asked), _MOST_SECONDS) if asked is not None else None
+        seconds = float(asked or "nan")
     except ValueError:  # an HTTP date, which none of the providers sends
         return None
-
-
-def _shorten(text: str) -> str:
-    """One line, without keys, LiteLLM's own prefix, and the traceback that some of its errors carry."""
-    text = text.split("Traceback (most recent call last)")[0]
-    text = re.sub(r"^litellm\.\w+: ", "", without_keys(re.sub(r"\s+", " ", text)).strip())
-    return text if len(text) <= 300 else text[:300] + " ..."
+    return min(seconds, _MOST_SECONDS) if seconds >= 0 else None

@@ -7,7 +7,7 @@ import difflib
 import os
 from typing import Any
 
-from lvlm2p_wrappers.client.road import load_litellm
+from lvlm2p_wrappers.client.road import LOCAL, load_litellm
 from lvlm2p_wrappers.errors import ModelError
 
 RETIRED = {"gemini/gemini-1.5": "gemini/gemini-2.5-flash-lite", "gemini/gemini-2.0": "gemini/gemini-2.5-flash-lite"}
@@ -22,11 +22,11 @@ PROVIDERS = (
 )
 
 
-def check(model: str, api_base: str | None) -> None:
-    """Find what would keep every call to a model from working, before the first one.
+def recognise(model: str) -> str:
+    """The provider that LiteLLM takes a model string to name.
 
     Raises:
-        ModelError: if the provider is unknown, its key is missing, or the request would go elsewhere than meant.
+        ModelError: if it knows none, or takes the string for something else than was meant.
     """
     litellm = load_litellm()
     try:
@@ -37,17 +37,32 @@ def check(model: str, api_base: str | None) -> None:
         raise unknown(model)
     if provider == "vertex_ai" and "/" not in model:
         raise ModelError(f"{model!r} means Google's Vertex AI to LiteLLM; write 'gemini/{model}' for the Gemini API")
+    return str(provider)
+
+
+def check(model: str, api_base: str | None) -> None:
+    """Find what would keep every call to a model from working, before the first one.
+
+    Raises:
+        ModelError: if the provider is unknown, its key is missing, or the request would go elsewhere than meant.
+    """
+    provider = recognise(model)
     if provider == "hosted_vllm" and not (api_base or os.environ.get("HOSTED_VLLM_API_BASE")):
         # LiteLLM would send picture and key to OpenAI.
         raise ModelError(f"{model}: set HOSTED_VLLM_API_BASE, or api_base, to the address of your vLLM server")
-    if litellm.validate_environment(model).get("missing_keys"):
+    missing = load_litellm().validate_environment(model).get("missing_keys") or []
+    if api_base or provider.startswith("ollama"):  # Ollama's address has a default
+        missing = [name for name in missing if not name.endswith("_API_BASE")]
+    if missing:
         raise missing_key(model)
 
 
 def missing_key(model: str) -> ModelError:
     """The error for a model whose key is not in the environment."""
+    missing = load_litellm().validate_environment(model).get("missing_keys") or _provider_keys(model)
+    names = (" or " if model.startswith("gemini/") else " and ").join(missing)
     return ModelError(
-        f"{model} needs a key: set {key_names(model)} in the environment, "
+        f"{model} needs a key: set {names} in the environment, "
         'or use model="embedded/minigrid-planner", which needs neither key nor network.'
     )
 
@@ -55,7 +70,7 @@ def missing_key(model: str) -> ModelError:
 def gone(model: str, said: str) -> ModelError:
     """The error for a model that the provider does not serve (404)."""
     return ModelError(
-        f"{model}: the provider does not serve this model (HTTP 404). {_could_serve(model)} It said: {said}"
+        f"{model}: the provider does not serve this model (HTTP 404). {_could_serve(model)}It said: {said}"
     )
 
 
@@ -69,12 +84,13 @@ def unknown(model: str) -> ModelError:
 
 def key_names(model: str) -> str:
     """The environment variables that may hold a model's key."""
-    names = load_litellm().validate_environment(model).get("missing_keys") or _provider_keys(model)
-    return " or ".join(names)
+    return " or ".join(_provider_keys(model))
 
 
 def prices(model: str) -> tuple[float, float] | None:
     """US dollars per prompt token and per completion token; None where LiteLLM has no price."""
+    if model.startswith(LOCAL):
+        return 0.0, 0.0
     entry = _entry(model)
     if entry is None or entry.get("input_cost_per_token") is None:
         return None
@@ -108,12 +124,12 @@ def suggestions(model: str, count: int = 5) -> list[str]:
 def _could_serve(model: str) -> str:
     nearest = next((new for old, new in RETIRED.items() if model.startswith(old)), None)
     retired = f"It is retired; the nearest today is {nearest}. " if nearest else ""
-    found = [name for name in suggestions(model) if name != nearest]
-    return retired + (f"Current models that could serve: {', '.join(found)}." if found else "").strip()
+    found = [name for name in suggestions(model) if name not in (model, nearest)]
+    return retired + (f"Current models that could serve: {', '.join(found)}. " if found else "")
 
 
 def _provider_keys(model: str) -> list[str]:
-    provider = model.split("/", 1)[0]
+    provider = load_litellm().get_llm_provider(model)[1].removesuffix("_chat")  # ollama_chat is Ollama, too
     return ["GEMINI_API_KEY", "GOOGLE_API_KEY"] if provider == "gemini" else [f"{provider.upper()}_API_KEY"]
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lvlm2p_wrappers import planner
+from lvlm2p_wrappers.client import said
 from lvlm2p_wrappers.client.loop import submit
 from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.prompts import Message, Question
@@ -23,6 +24,9 @@ from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
 
 QUOTED_CHARS = 4000
 """How much of a bad reply its repair turn quotes."""
+
+LOCAL = ("embedded/", "ollama/", "ollama_chat/")
+"""Providers that bill nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +93,10 @@ class Reply:
         Raises:
             BadReplyError: if there is none, or the provider says that it is a refusal.
         """
-        if self.finish == "content_filter" or self.refusal:
-            raise BadReplyError(f"the model refused: {self.refusal or self.finish}", kind="refusal")
+        if self.refusal:
+            raise BadReplyError(f"the model refused: {self.refusal}", kind="refusal")
+        if self.finish == "content_filter":
+            raise BadReplyError("the provider's content filter stopped the reply", kind="refusal")
         if not self.text.strip() and self.finish == "length":
             raise BadReplyError(
                 "the reply was cut off before it began: max_tokens went into thinking", kind="truncated"
@@ -145,7 +151,12 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         **({"api_base": api_base} if api_base else {}),
         **sampling,
     )
-    response = await asyncio.wait_for(call, timeout_s)
+    try:
+        response = await asyncio.wait_for(call, timeout_s)
+    except litellm.exceptions.ContentPolicyViolationError as error:
+        # Some providers have no word for it in a reply: it is one all the same, and was not free.
+        words = said.words(error)
+        return Reply("", request.model, "content_filter", words, None, None, None, time.perf_counter() - started)
     return _reply(response, request.model, time.perf_counter() - started)
 
 
@@ -166,7 +177,7 @@ def _client_that_asks_once(timeout_s: float, _process: int) -> Any:
 
     class AskingOnce(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM is not typed
         async def single_connection_post_request(self, url: str, **_: Any) -> Any:
-            raise httpx.ConnectError("the connection was lost", request=httpx.Request("POST", url))
+            raise httpx.ConnectError("the connection was refused or lost", request=httpx.Request("POST", url))
 
     client = AskingOnce(timeout=timeout_s)
     atexit.register(lambda: submit(client.close()).result(timeout=5))
@@ -212,8 +223,7 @@ def _cost(response: Any, model: str) -> float | None:
     """LiteLLM's cost of a call; None where it has no price, which it reports as 0 for names that it only recognises."""
     cost = getattr(response, "_hidden_params", {}).get("response_cost")
     known = load_litellm().model_cost
-    local = model.startswith(("embedded/", "ollama/", "ollama_chat/"))
-    free = local or model in known or model.split("/", 1)[-1] in known
+    free = model.startswith(LOCAL) or model in known or model.split("/", 1)[-1] in known
     return float(cost) if cost or (cost == 0 and free) else None
 
 
@@ -223,4 +233,4 @@ def _answered(response: Any, model: str) -> str:
     provider = model.split("/", 1)[0]
     if not name:
         return model
-    return name if name.startswith(provider + "/") else f"{provider}/{name}"
+    return name if "/" not in model or name.startswith(provider + "/") else f"{provider}/{name}"

@@ -15,6 +15,9 @@ from lvlm2p_wrappers.store import Answer, Store
 
 log = logging.getLogger(__name__)
 
+CLAIM_S = 3600.0
+"""The longest that a question is left to the process that asks it; one that died is passed over at once."""
+
 MOST_CHARS = 500
 """How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
 
@@ -102,7 +105,7 @@ class Answers:
                 raise TransportError(
                     f"offline, and the store {self._store.path} has no answer of {request.model} to this"
                 )
-            if self._store.claim(request.key, seconds=self._client.longest_s):
+            if self._store.claim(request.key, seconds=CLAIM_S):
                 break
             await asyncio.sleep(pause)
             pause = min(1.0, 2 * pause)
