@@ -320,7 +320,7 @@ def train(args, envs, agent, optimizer, log, device):
         rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log)
         advice, mask = envs.gather() if lam > 0 else (no_advice, no_advice[..., 0] > 0)
         with torch.no_grad():
-            next_value = agent.get_action_and_value(next_obs)[3]
+            next_value = agent.critic(agent.network(next_obs.float())).squeeze(-1)
         advantages, returns = compute_gae(
             rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
         )
