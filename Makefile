@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 .PHONY: train test test-all check
 
 train: $(INSTALLED)
-	$(BIN)/python algos/ppo_lvlm2p.py $(ARGS)
+	$(BIN)/python algos/ppo_lvlm2p.py --total-timesteps 12000 $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)

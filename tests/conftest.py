@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from tests.provider import Provider
+
 # As the package sets them before it imports LiteLLM; some tests import it first.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
@@ -30,3 +32,12 @@ def _isolated(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LVLM2P_STORE", str(tmp_path / "store.sqlite"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def provider(monkeypatch):
+    """A loopback provider of five wire formats, to which LiteLLM is pointed."""
+    with Provider() as provider:
+        for name, value in provider.env.items():
+            monkeypatch.setenv(name, value)
+        yield provider

@@ -1,5 +1,6 @@
 """The training script as a user runs it, against a provider that costs money and fails."""
 
+import csv
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import llama_server
 import pytest
 
 from lvlm2p_wrappers.store import Store, calls
-from tests.provider import FAULTS, Provider, random_faults
+from tests.provider import FAULTS, random_faults
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +26,9 @@ PASSING = [
 
 
 @pytest.fixture
-def provider():
-    with Provider(latency=0.05) as provider:
-        yield provider
+def provider(provider):
+    provider.latency = 0.05
+    return provider
 
 
 def start(provider, tmp_path, *flags, model=MODEL, env=None):
@@ -41,7 +42,10 @@ def start(provider, tmp_path, *flags, model=MODEL, env=None):
 def run(provider, tmp_path, *flags, code=0, **options):
     """Run the script to its end; its newest summary and what it wrote to standard error."""
     process = start(provider, tmp_path, *flags, **options)
-    _, stderr = process.communicate(timeout=300)
+    try:
+        _, stderr = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == code, stderr
     newest = max(tmp_path.glob("runs/*/summary.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text()), stderr
@@ -113,6 +117,20 @@ def test_an_experiment_can_be_repeated_offline_without_key_or_network(provider, 
     assert again["teacher"]["calls"] == 0
     assert again["mean_return_100"] == first["mean_return_100"]
     assert again["teacher"]["labels"] == first["teacher"]["labels"]
+
+
+def test_a_killed_run_is_resumed_and_leaves_one_curve(tmp_path):
+    process = start(None, tmp_path, "--lam", 0, "--total-timesteps", 8192, "--checkpoint-every", 2)
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run_dir,) = tmp_path.glob("runs/*")
+    assert not (run_dir / "summary.json").exists()
+    summary, _ = run(None, tmp_path, "--resume", run_dir)
+    steps = [int(row["global_step"]) for row in csv.DictReader((run_dir / "curve.csv").open())]
+    assert steps == list(range(256, 8192 + 1, 256))
+    assert (summary["global_step"], summary["lam"]) == (8192, 0)
 
 
 @pytest.mark.skipif(llama_server.missing_wheels() is not None, reason=str(llama_server.missing_wheels()))

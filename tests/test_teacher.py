@@ -23,17 +23,9 @@ from lvlm2p_wrappers import (
 )
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.views import viewer
-from tests.provider import FAULTS, WIRES, Provider, RateLimit, closed_url
+from tests.provider import FAULTS, WIRES, RateLimit, closed_url
 
 MODEL = "openai/gpt-4o-mini"
-
-
-@pytest.fixture
-def provider(monkeypatch):
-    with Provider() as provider:
-        for name, value in provider.env.items():
-            monkeypatch.setenv(name, value)
-        yield provider
 
 
 @pytest.fixture

@@ -6,18 +6,10 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from lvlm2p_wrappers import TeacherWrapper, TransportError, UsageError, VectorTeacherWrapper
-from tests.provider import FAULTS, Provider
+from tests.provider import FAULTS
 
 ENV_ID, MODEL, NUM_ENVS, STEPS = "MiniGrid-LavaGapS5-v0", "openai/gpt-4o-mini", 3, 60
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
-
-
-@pytest.fixture
-def provider(monkeypatch):
-    with Provider() as provider:
-        for name, value in provider.env.items():
-            monkeypatch.setenv(name, value)
-        yield provider
 
 
 def vector(mode, kind=SyncVectorEnv, wrap=lambda env: env):

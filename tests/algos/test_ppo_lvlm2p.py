@@ -338,11 +338,16 @@ def test_learning_rate_is_annealed_only_if_asked():
 
 def test_ctrl_c_ends_a_run_with_its_summary_and_its_student():
     flags = "--lam", 0, "--total-timesteps", 10_000_000, "--num-envs", 2, "--num-steps", 16
-    run = subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not any(path.stat().st_size for path in Path().glob("runs/*/curve.csv")):
-        time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
+    # A job in a script's background ignores Ctrl-C, and so do its children: the tests may be run like that.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    run = subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeding)
+    try:
+        while run.poll() is None and not any(path.stat().st_size for path in Path().glob("runs/*/curve.csv")):
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode == 130, errors
     assert "Traceback" not in errors
     (run_dir,) = Path("runs").iterdir()
