@@ -380,8 +380,8 @@ def main(args):
     try:
         train(args, envs, agent, optimizer, log, device)
     finally:  # after Ctrl-C and errors too: what was learnt and paid for is not lost
-        summary = log.finish(agent)
         envs.close()
+        summary = log.finish(agent)
     return summary
 
 

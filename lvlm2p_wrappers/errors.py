@@ -36,10 +36,13 @@ class BadReplyError(TeacherError):
         replies: every raw reply of the conversation that failed, oldest first.
         kind: one word for what is wrong: ``"json"``, ``"too_long"``, ``"keys"``, ``"number"``, ``"sum"``,
             ``"refusal"``, ``"truncated"`` or ``"empty"``.
-        remembered: whether the question had failed before in this run, and was not asked again.
+        remembered: whether another row's question failed, and none was asked for this one.
     """
 
-    def __init__(self, message: str, *, kind: str, replies: tuple[str, ...] = (), remembered: bool = False) -> None:
+    # With a default, so that worker processes can send the error back (pickle gives the message only).
+    def __init__(
+        self, message: str, *, kind: str = "invalid", replies: tuple[str, ...] = (), remembered: bool = False
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.replies = replies
@@ -51,17 +54,17 @@ class TransportError(TeacherError):
 
     Attributes:
         status: the HTTP status, where there was one.
+        remembered: whether nothing was asked: another row's question failed, or the teacher is offline.
     """
 
-    remembered = False
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, remembered: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.remembered = remembered
 
 
 class BudgetError(TeacherError):
-    """The budget is spent; the question was not asked."""
+    """The question was not asked: the budget is spent, or the run is over."""
 
 
 def without_keys(text: str) -> str:

@@ -141,6 +141,8 @@ class PromptSet:
         self.fingerprint = _digest(self.folders)
         self.options = self._read_options()
         self._examples: list[dict[str, Any]] = _toml(self._where("examples.toml")).get("example", [])
+        if not isinstance(self._examples, list):
+            raise PromptError(f"{self._where('examples.toml')}: write [[example]], with two brackets")
         self._form = self._read_schema() or ANALYSES[self.options.analysis]
         self._analysis_schema = Schema(self._form if isinstance(self._form, dict) else analysis_schema(self._form))
         self._sampling = self.options.sampling.model_dump(exclude_none=True)
@@ -164,6 +166,10 @@ class PromptSet:
                 if len(row.actions) != len(about.actions):
                     counts = f"{len(row.actions)} actions, {about.env_id} has {len(about.actions)}"
                     raise PromptError(f"{self._where('set.toml')}: [[names]] for {row.env!r} has {counts}")
+                if row.does and len(row.does) != len(row.actions):
+                    raise PromptError(
+                        f"{self._where('set.toml')}: [[names]] for {row.env!r}: one `does` for each action"
+                    )
                 does = row.does or [self.options.actions.get(name, "") for name in row.actions]
                 return [Action(*pair) for pair in zip(row.actions, does, strict=True)]
         return [Action(name, self.options.actions.get(name, "")) for name in about.actions]
@@ -281,6 +287,8 @@ class PromptSet:
         try:
             schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             jsonschema.Draft202012Validator.check_schema(schema)
+            if not isinstance(schema, dict) or schema.get("type") != "object":
+                raise ValueError('the reply has to be an object: {"type": "object", ...}')
         except (ValueError, jsonschema.SchemaError) as error:
             raise PromptError(f"{path}: {getattr(error, 'message', error)}") from None
         return schema

@@ -199,9 +199,12 @@ def find_json(text: str) -> dict[str, Any]:
     while position >= 0 and len(found) < 2:
         try:
             value, end = decoder.raw_decode(text, position)
+            json.dumps(
+                value, allow_nan=False
+            )  # what cannot be written again, as 1e999 or a nest too deep, is no answer
         except (ValueError, RecursionError) as error:
-            if not found:
-                problem = f"the JSON is malformed: {error}"
+            if not found or re.match(r'\{\s*"', text[position:]):
+                found, problem = [], f"the JSON is malformed: {error}"
             break
         found.append(value)
         position = text.find("{", end)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions, Ticket
 from lvlm2p_wrappers.views import vector_viewer
-from lvlm2p_wrappers.wrapper import INFO_KEY, refuse_taken_key
+from lvlm2p_wrappers.wrapper import INFO_KEY, refuse_taken_key, require_known
 
 
 class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -73,6 +73,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             self, model=model, defer=defer, ask=ask, max_pending=max_pending, on_error=on_error, **options
         )
         super().__init__(env)
+        require_known(on_error)
         if max_pending < 1:
             raise UsageError(f"max_pending must be at least 1, not {max_pending}")
         if ask not in ("all", "manual"):
@@ -154,6 +155,11 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         probs, mask = self._settled([ticket for row in rows for ticket in row])
         shape = (len(rows), self.num_envs)
         return probs.reshape(*shape, len(self._actions)), mask.reshape(shape)
+
+    def close(self, **kwargs: Any) -> None:
+        """Let the calls in flight end, so that what they bring is stored, and close the environments."""
+        self.teacher.drain()
+        return self.env.close(**kwargs)
 
     def _remember(self, actions: Any, done: NDArray[np.bool_]) -> None:
         """Keep the last actions of each episode, and which environments show a terminal observation now."""

@@ -280,6 +280,11 @@ def action_names(env: gym.Env[Any, Any]) -> tuple[str, ...]:
     ('left', 'right', 'forward')
     """
     base = env.unwrapped
+    if env.action_space != base.action_space:
+        raise UsageError(
+            f"{_env_id(env)} is inside a wrapper that changes its actions to {env.action_space}: "
+            "the teacher would not know what they do. Put the teacher's wrapper inside that one."
+        )
     return _names(getattr(base, "actions", None), getattr(base, "get_action_meanings", None), int(env.action_space.n))  # type: ignore[attr-defined]
 
 

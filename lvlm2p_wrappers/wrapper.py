@@ -58,6 +58,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
     ) -> None:
         gym.utils.RecordConstructorArgs.__init__(self, model=model, on_error=on_error, **options)
         gym.Wrapper.__init__(self, env)
+        require_known(on_error)
         self._viewer = viewer(env)
         self._on_error = on_error
         self.teacher = Teacher.shared(model, options)
@@ -95,6 +96,16 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         (probs,) = self.teacher.settle([self.teacher.ask(self._viewer, tuple(self._history))], on_error=self._on_error)
         # A copy: a state seen before shares its advice, and whoever gets an info may change it.
         return info if probs is None else {**info, INFO_KEY: probs.copy()}
+
+
+def require_known(on_error: str) -> None:
+    """Raise if what to do on failure is misspelt.
+
+    Raises:
+        UsageError: if it is.
+    """
+    if on_error not in ("raise", "skip"):
+        raise UsageError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
 
 
 def refuse_taken_key(info: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from lvlm2p_wrappers import (
     TeacherWrapper,
     TransportError,
     UsageError,
+    VectorTeacherWrapper,
 )
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.views import viewer
@@ -370,3 +372,71 @@ def test_two_threads_may_ask_one_teacher(provider):
         thread.join()
     assert len(provider.log) == 2
     assert all(np.array_equal(found[0], probs) for probs in found)
+
+
+def test_equal_views_that_wait_for_one_bad_reply_count_as_one_failure(provider):
+    provider.latency = 0.2
+    provider.faults = lambda _: FAULTS["refusal"]
+    teacher = Teacher(MODEL, store=None)
+    assert settle(teacher, [view()] * 24) == [None] * 24
+    assert teacher.counters.failures == 1
+    assert len(provider.log) == 1
+
+
+def test_one_view_that_always_fails_does_not_end_a_run_whose_other_rows_are_labelled(provider):
+    good, bad = views(2)
+    provider.faults = lambda seen: FAULTS["413"] if bad.picture.png in seen.pictures else None
+    teacher = Teacher(MODEL, store=None, max_retries=0)
+    for _ in range(30):
+        assert [row is None for row in settle(teacher, [good, bad])] == [False, True]
+
+
+def test_what_the_store_lacks_does_not_end_a_run_that_is_offline(provider):
+    Teacher(MODEL).advise(view())
+    rows = settle(Teacher(MODEL, offline=True), views(30))
+    assert [row is None for row in rows] == [False] + [True] * 29
+    assert len(provider.log) == 2
+
+
+def test_an_outage_ends_a_run_before_every_question_has_been_retried(provider):
+    provider.faults = lambda _: FAULTS["500"]
+    teacher = Teacher(MODEL, store=None, max_retries=1, concurrency=4)
+    with pytest.raises(TeacherError, match="20 questions in a row"):
+        settle(teacher, views(100))
+    assert len(provider.log) < 160  # of 200
+
+
+def test_after_an_outage_a_new_wrapper_begins_anew(provider):
+    provider.faults = lambda _: FAULTS["500"]
+    teacher = Teacher(MODEL, store=None, max_retries=0)
+    with pytest.raises(TeacherError):
+        settle(teacher, views(25))
+    provider.faults = [FAULTS["500"]]
+    teacher.prepare(view().about)
+    assert sum(row is None for row in settle(teacher, views(25))) == 1
+
+
+def test_a_refused_model_uses_up_no_budget_and_its_fallback_answers(provider, caplog):
+    provider.faults = lambda seen: FAULTS["401"] if seen.model == "gpt-4o-mini" else None
+    teacher = Teacher(MODEL, store=None, fallback_models=["openai/gpt-4o"], budget_calls=21, concurrency=1)
+    assert all(row is not None for row in settle(teacher, views(10)))
+    assert len(provider.log) == 21
+    assert len([record for record in caplog.records if "asking the next model" in record.message]) == 1
+
+
+def test_closing_the_wrapper_waits_for_the_calls_in_flight_and_stores_what_they_bring(provider, store):
+    provider.latency = 0.3
+    envs = gym.vector.SyncVectorEnv([lambda: gym.make("MiniGrid-LavaGapS7-v0")] * 2)
+    envs = VectorTeacherWrapper(envs, MODEL, defer=True, concurrency=1)
+    envs.reset(seed=[0, 5])
+    while not provider.in_flight:
+        time.sleep(0.01)
+    envs.close()
+    assert len(provider.log) == 1
+    assert len(logged(store, outcome="ok")) == 1
+
+
+@pytest.mark.parametrize("error", [BadReplyError("x", kind="sum", replies=("a",)), TransportError("y", status=503)])
+def test_errors_travel_between_processes_whole(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), vars(again)) == (str(error), vars(error))

@@ -133,6 +133,19 @@ def test_an_action_space_that_is_not_discrete_is_refused():
         viewer(gym.make("Pendulum-v1", render_mode="rgb_array"))
 
 
+def test_an_action_wrapper_is_refused_since_the_names_would_belong_to_other_actions():
+    class Few(gym.ActionWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            self.action_space = gym.spaces.Discrete(3)
+
+        def action(self, action):
+            return [2, 0, 1][action]
+
+    with pytest.raises(UsageError, match=r"a wrapper that changes its actions to Discrete\(3\).*inside that one"):
+        viewer(Few(gym.make("MiniGrid-LavaGapS7-v0")))
+
+
 def test_a_render_that_is_no_picture_is_refused():
     class Odd(gym.Env):
         metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012

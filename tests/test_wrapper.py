@@ -152,6 +152,20 @@ def test_advice_already_in_info_is_refused():
         env.reset(seed=0)
 
 
+@pytest.mark.parametrize("wrap", [TeacherWrapper, vector])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_error": "rasie"}, "on_error must be 'raise' or 'skip', not 'rasie'"),
+        ({"fallback_models": "openai/gpt-4o"}, "fallback_models must be a list of model strings"),
+        ({"budget_usd": float("nan")}, "budget_usd must not be negative: nan"),
+    ],
+)
+def test_a_value_that_would_be_taken_for_another_is_refused(wrap, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        wrap(make(), model=EMBEDDED, **arguments)
+
+
 def test_a_misspelt_argument_is_refused():
     with pytest.raises(TypeError, match="consurrency"):
         TeacherWrapper(gym.make(ENV_ID), model=EMBEDDED, consurrency=3)

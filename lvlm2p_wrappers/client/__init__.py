@@ -13,7 +13,7 @@ from lvlm2p_wrappers.client.faults import Fault, classify
 from lvlm2p_wrappers.client.limits import Budget, Limiter
 from lvlm2p_wrappers.client.loop import submit
 from lvlm2p_wrappers.client.road import Reply, Request, send
-from lvlm2p_wrappers.errors import ModelError, UsageError
+from lvlm2p_wrappers.errors import BudgetError, ModelError, TeacherError, UsageError
 from lvlm2p_wrappers.store import Call, Store, Turn
 
 __all__ = ["Budget", "Client", "Reply", "Request", "call_of", "submit"]
@@ -60,6 +60,7 @@ class Client:
         self._api_base = api_base
         self._checked: set[str] = set()
         self._refused: dict[str, ModelError] = {}
+        self._stopped = ""
         self._most_prompt_tokens: dict[str, int] = {}
 
     async def ask(self, request: Request) -> Reply:
@@ -74,13 +75,16 @@ class Client:
             models.check(request.model, self._api_base)
             self._checked.add(request.model)
         for attempt in range(1, self._max_retries + 2):
+            self._raise_if_stopped(request.model)
             # A second stage first: a label is worth more than the beginning of another one.
             urgent = request.question.stage == "action"
             reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
             async with self._limiter.slot(urgent=urgent):
-                if refused := self._refused.get(request.model):
-                    self.budget.settle(reserved, 0.0)
-                    raise ModelError(str(refused))
+                try:
+                    self._raise_if_stopped(request.model)
+                except TeacherError:
+                    self.budget.give_back(reserved)
+                    raise
                 outcome = await self._attempt(request, attempt, reserved)
             if isinstance(outcome, Reply):
                 return outcome
@@ -91,9 +95,20 @@ class Client:
             await asyncio.sleep(self._pause(attempt, outcome.wait_s))
         raise AssertionError("unreachable")
 
-    def forget_refusals(self) -> None:
-        """Call again, too, where only the user could mend something: that may have happened."""
+    def stop(self, why: str) -> None:
+        """Make no call more; those in flight go on."""
+        self._stopped = why
+
+    def go_on(self) -> None:
+        """Call again, also the models that refused: what only the user could mend may be mended."""
+        self._stopped = ""
         self._refused.clear()
+
+    def _raise_if_stopped(self, model: str) -> None:
+        if self._stopped:
+            raise BudgetError(f"{model} was not asked: {self._stopped}")
+        if refused := self._refused.get(model):
+            raise ModelError(str(refused))
 
     async def _attempt(self, request: Request, attempt: int, reserved: float) -> Reply | Fault:
         started = time.monotonic()

@@ -148,6 +148,11 @@ class Budget:
         self._reserved_usd += worst
         return worst
 
+    def give_back(self, reserved: float) -> None:
+        """Undo a reservation: the call was not made."""
+        self.made_calls -= 1
+        self.settle(reserved, 0.0)
+
     def settle(self, reserved: float, cost: float | None) -> None:
         """Replace a reservation by the call's cost; a call of unknown outcome is charged at its reservation."""
         self._reserved_usd -= reserved

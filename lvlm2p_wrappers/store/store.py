@@ -192,9 +192,11 @@ def locate(location: str | Path | None) -> Path | None:
 
 
 def _alive(owner: str) -> bool:
-    host, pid, _ = owner.rsplit(":", 2)
+    host, pid, token = owner.rsplit(":", 2)
     if host != socket.gethostname() or sys.platform == "win32":  # where nothing can be known, the claim's time decides
         return True
+    if int(pid) == os.getpid():  # one of our own stores, or a dead process that had our number, as in a container
+        return any(store._token == token for store in _STORES)
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

@@ -121,11 +121,13 @@ class Teacher:
             ("timeout_s", timeout_s),
             ("max_tokens", max_tokens),
         ):
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # false for NaN, too
                 raise UsageError(f"{name} must be above 0, not {value}")
         for name, value in (("budget_usd", budget_usd), ("budget_calls", budget_calls), ("max_retries", max_retries)):
-            if value is not None and value < 0:
+            if value is not None and not value >= 0:
                 raise UsageError(f"{name} must not be negative: {value}")
+        if isinstance(fallback_models, str):
+            raise UsageError(f"fallback_models must be a list of model strings, not the string {fallback_models!r}")
         self.model = model
         self._models = (model, *fallback_models)
         self._folder = prompts
@@ -142,7 +144,6 @@ class Teacher:
             "api_base": api_base,
         }
         self._budget = (budget_usd, budget_calls)
-        self._unreliable: TeacherError | None = None
         self._begin()
 
     @classmethod
@@ -186,7 +187,8 @@ class Teacher:
         Raises:
             PromptError: if the set is missing or broken.
         """
-        self._client.forget_refusals()
+        self._client.go_on()
+        self._reliability = Reliability()
         prompts = PromptSet(self._folder, about.family)
         prompts.check(about)
         old = self._prompts.get(about.family)
@@ -237,28 +239,41 @@ class Teacher:
             wait(list(self._open))
             raise
 
+    def drain(self) -> None:
+        """Let the calls in flight end, so that their answers are stored; questions not sent yet are dropped."""
+        self._client.stop("the run is over")
+        wait(list(self._open), timeout=self._client_options["timeout_s"])
+        self._client.go_on()
+
     def wait_below(self, most: int) -> None:
         """Wait until at most ``most`` questions are open."""
         while len(self._open) > most:
             wait(list(self._open), return_when="FIRST_COMPLETED")
 
     def _row(self, ticket: Ticket, on_error: OnError) -> NDArray[np.float32] | None:
-        try:
-            advice = ticket.advice.result()
-        except BudgetError:
+        error = ticket.advice.exception()
+        seen_before, ticket.counted = ticket.counted, True
+        if isinstance(error, BudgetError):
             self._counts["unasked"] += 1
             return None
-        except (BadReplyError, TransportError):
-            if on_error == "raise":
-                raise
-            if self._unreliable is not None:
-                raise self._unreliable from None
+        if error is not None:
+            if on_error == "raise" or not isinstance(error, BadReplyError | TransportError):
+                raise error.with_traceback(None)
+            if not (seen_before or error.remembered):
+                self._note(error)
             return None
+        advice = ticket.advice.result()
+        self._note(None)
         self._counts["labels"] += 1
-        if advice.cached or ticket.counted:
-            self._counts["cached"] += 1
-        ticket.counted = True
+        self._counts["cached"] += advice.cached or seen_before
         return advice.probs
+
+    def _note(self, error: TeacherError | None) -> None:
+        """Note how a row ended; where too many ended without a label, call no more and end the run."""
+        problem = self._reliability.note(failed=error is not None)
+        if problem:
+            self._client.stop(problem)
+            raise TeacherError(f"{self.model}: {problem}. The last: {error}")
 
     def _submit(self, view: View) -> Future[Advice]:
         self._after_fork()
@@ -280,10 +295,8 @@ class Teacher:
             analysis = answers[0].text if answers else ""
             answers.append(await self._answers.to(prompts.action(view, analysis)))
         except (BadReplyError, TransportError) as error:
-            if not error.remembered:
-                self._watch(error)
+            self._counts["failures"] += not error.remembered
             raise
-        self._watch(None)
         return Advice(
             probs=distribution(answers[-1].text, [action.name for action in prompts.actions(view.about)]),
             analysis=analysis,
@@ -293,13 +306,6 @@ class Teacher:
             latency_s=time.perf_counter() - started,
         )
 
-    def _watch(self, error: TeacherError | None) -> None:
-        """Note how a question ended, and whether too many ended without an answer to go on."""
-        self._counts["failures"] += error is not None
-        problem = self._reliability.note(failed=error is not None)
-        if problem and self._unreliable is None:
-            self._unreliable = TeacherError(f"{self.model}: {problem}. The last: {error}")
-
     def _begin(self) -> None:
         """What belongs to this process: its client, and what is under way, known or counted in it."""
         self._pid = os.getpid()
@@ -308,7 +314,6 @@ class Teacher:
             self._models, self._sampling, client=self._client, store=self._store, offline=self._offline
         )
         self._reliability = Reliability()
-        self._unreliable = None
         self._counts: Counter[str] = Counter()
         self._views: set[int] = set()
         self._known: OrderedDict[Hashable, Ticket] = OrderedDict()

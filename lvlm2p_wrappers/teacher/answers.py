@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from lvlm2p_wrappers.client import Client, Reply, Request, call_of
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, TransportError
@@ -65,6 +66,7 @@ class Answers:
         self._offline = offline
         self._flights: dict[str, asyncio.Task[Answered]] = {}
         self._spoilt: dict[str, BadReplyError] = {}
+        self._failed_models: set[str] = set()
 
     async def to(self, question: Question) -> Answered:
         """The checked answer to a question, from the first model that gives one.
@@ -76,7 +78,9 @@ class Answers:
             try:
                 return await self._from(model, question)
             except (BadReplyError, TransportError, ModelError) as error:
-                log.warning("%s; asking the next model", error)
+                if model not in self._failed_models:
+                    self._failed_models.add(model)
+                    log.warning("%s; asking the next model, now and whenever this one fails", error)
         return await self._from(self._models[-1], question)
 
     async def _from(self, model: str, question: Question) -> Answered:
@@ -84,7 +88,10 @@ class Answers:
         request = Request(model, question, {**question.sampling, **self._sampling})
         flight = self._flights.get(request.key)
         if flight is not None:
-            answered = await asyncio.shield(flight)
+            try:
+                answered = await asyncio.shield(flight)
+            except (BadReplyError, TransportError) as error:
+                raise repeated(error) from None
             return answered._replace(calls=0, cost_usd=0.0)
         flight = self._flights[request.key] = asyncio.ensure_future(self._fetch(request))
         try:
@@ -100,11 +107,10 @@ class Answers:
             if stored is not None:
                 return Answered(stored.text, stored.model, 0, 0.0)
             if spoilt := self._spoilt.get(request.key):
-                raise BadReplyError(str(spoilt), kind=spoilt.kind, replies=spoilt.replies, remembered=True)
+                raise repeated(spoilt)
             if self._offline:
-                raise TransportError(
-                    f"offline, and the store {self._store.path} has no answer of {request.model} to this"
-                )
+                missing = f"offline, and the store {self._store.path} has no answer of {request.model} to this"
+                raise TransportError(missing, remembered=True)
             if self._store.claim(request.key, seconds=CLAIM_S):
                 break
             await asyncio.sleep(pause)
@@ -129,7 +135,7 @@ class Answers:
                 self._store.record(dataclasses.replace(row, outcome="bad_reply", problem=f"{error.kind}: {error}"))
                 if turn is not request or error.kind == "refusal":
                     bad = BadReplyError(f"{request.model}: {error}", kind=error.kind, replies=tuple(replies))
-                    self._spoilt[request.key] = bad
+                    self._spoilt[request.key] = repeated(bad)
                     raise bad from None
                 turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
             else:
@@ -141,11 +147,24 @@ def _read(turn: Request, reply: Reply) -> str:
     """The checked answer; what is wrong with a reply is said in one short line, whatever the reply holds."""
     try:
         return turn.question.read(reply.usable())
+    except RecursionError:
+        raise BadReplyError("the JSON is nested too deep", kind="json") from None
     except BadReplyError as error:
         cut_off = reply.finish == "length" and error.kind != "truncated"
         problem = f"the reply was cut off at max_tokens: {error}" if cut_off else str(error)
         problem = " ".join(problem.split())[:MOST_CHARS]
         raise BadReplyError(problem, kind="truncated" if cut_off else error.kind) from None
+
+
+Failed = TypeVar("Failed", bound=BadReplyError | TransportError)
+
+
+def repeated(error: Failed) -> Failed:
+    """The same error for another row: nothing was asked for it, and nothing new failed."""
+    again = copy.copy(error)
+    again.__traceback__ = None
+    again.remembered = True
+    return again
 
 
 def total(costs: Sequence[float | None]) -> float | None:
