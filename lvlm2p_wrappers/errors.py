@@ -69,7 +69,12 @@ class BudgetError(TeacherError):
 
 def without_keys(text: str) -> str:
     """The text without the values of the environment's keys: providers echo keys in their errors."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and name.endswith(("_API_KEY", "_TOKEN", "_SECRET")):
-            text = text.replace(value, f"<{name}>")
+    for name, value in keys_in_environment().items():
+        text = text.replace(value, f"<{name}>")
     return _LOOKS_LIKE_A_KEY.sub("<key>", text)
+
+
+def keys_in_environment() -> dict[str, str]:
+    """The environment's variables that hold keys, by name; shorter values than 8 characters may be common words."""
+    names = [name for name in os.environ if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))]
+    return {name: os.environ[name] for name in names if len(os.environ[name]) >= 8}

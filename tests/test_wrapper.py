@@ -80,8 +80,9 @@ def test_a_run_on_a_warm_store_makes_no_calls(tmp_path):
 
 def test_wrappers_with_the_same_arguments_share_one_teacher():
     one, two = (TeacherWrapper(gym.make(ENV_ID), model=EMBEDDED) for _ in range(2))
+    explicit = TeacherWrapper(gym.make(ENV_ID), model=EMBEDDED, store="default", concurrency=16, fallback_models=[])
     other = TeacherWrapper(gym.make(ENV_ID), model=EMBEDDED + "?tau=1")
-    assert one.teacher is two.teacher
+    assert one.teacher is two.teacher is explicit.teacher
     assert one.teacher is not other.teacher
 
 

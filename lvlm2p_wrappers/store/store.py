@@ -20,7 +20,7 @@ import platformdirs
 from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.exc import DBAPIError
 
-from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.errors import StoreError, keys_in_environment
 from lvlm2p_wrappers.store import schema
 from lvlm2p_wrappers.store.records import Answer, Call
 
@@ -89,7 +89,7 @@ class Store:
         variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out of all that is written.
         """
         now = time.time()
-        hidden = _secrets()
+        hidden = list(keys_in_environment().values())
         with self.transaction() as connection:
             if self.file is not None:
                 _log(connection, call, now, hidden)
@@ -204,11 +204,6 @@ def _alive(owner: str) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _secrets() -> list[str]:
-    names = [name for name in os.environ if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))]
-    return [os.environ[name] for name in names if len(os.environ[name]) >= 8]  # a shorter one may be a common word
 
 
 def _clean(value: str, hidden: list[str]) -> str:

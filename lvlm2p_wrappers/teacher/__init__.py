@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections import Counter, OrderedDict
@@ -149,13 +150,11 @@ class Teacher:
     @classmethod
     def shared(cls, model: str, options: TeacherOptions) -> Teacher:
         """The one teacher of this process for these arguments: its budget, counters and open questions are common."""
-        location = locate(options.get("store", DEFAULT))
-        names = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in options.items()
-            if name != "store"
-        }
-        key = (model, location, tuple(sorted(names.items(), key=lambda item: item[0])))
+        given = inspect.signature(cls).bind(model, **options)
+        given.apply_defaults()
+        given.arguments["store"] = locate(given.arguments["store"])
+        given.arguments["fallback_models"] = tuple(given.arguments["fallback_models"])
+        key = tuple(str(value) if isinstance(value, Path) else value for value in given.arguments.values())
         if key not in cls._shared:
             cls._shared[key] = cls(model, **options)
         return cls._shared[key]
