@@ -2,12 +2,14 @@
 
 import csv
 import json
+import math
 import os
 import sys
 import time
 from collections import defaultdict, deque, namedtuple
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +20,8 @@ from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 
 from lvlm2p_wrappers import AgentCentredObservation, TeacherError, UsageError, VectorTeacherWrapper
+
+ALGO = "ppo"
 
 
 @dataclass
@@ -60,13 +64,22 @@ class Args:
     offline: bool = False  # answer from the store alone
     lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain PPO, no teacher is asked
     lam_decay_steps: int = 0  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
+    lam_gate_return: float = 0.0  # the teacher's own mean return; lam falls as the student's comes near it (0: no gate)
+    rl_coef: float = 1.0  # weight of the reinforcement part of the loss (0: distillation alone)
+    labels: Literal["soft", "hard"] = "soft"  # learn from the teacher's distribution, or its most probable action alone
+    ask_share: float = 1.0  # share of the frames to ask about: those where the student is least sure
+    replay_minibatches: int = 0  # minibatches of labels bought before, after each rollout (0: no label replay)
+    replay_batch: int = 256  # labels in each of them
+    replay_size: int = 20_000  # how many of the last labels are kept for that
+    samples_every: int = 50  # updates between pictures of what teacher and student make of some views (0: none)
     checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
     resume: str | None = None  # folder of a run to go on with: its flags, its weights, its curve
 
     def __post_init__(self):
         at_least = dict.fromkeys(("num_envs", "num_steps", "num_minibatches", "update_epochs", "concurrency"), 1)
-        at_least |= dict.fromkeys(("lam", "lam_decay_steps", "learning_rate", "checkpoint_every"), 0)
-        at_least |= {"total_timesteps": self.batch_size}
+        at_least |= dict.fromkeys(("replay_batch", "replay_size"), 1) | {"total_timesteps": self.batch_size}
+        at_least |= dict.fromkeys(("lam", "lam_decay_steps", "lam_gate_return", "rl_coef", "ask_share"), 0)
+        at_least |= dict.fromkeys(("learning_rate", "replay_minibatches", "samples_every", "checkpoint_every"), 0)
         for name, least in at_least.items():
             if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
@@ -97,10 +110,10 @@ def make_envs(args, run_name):
     )
     if args.lam == 0:
         return envs
-    # defer: questions go out while the envs run; gather() waits for the answers after each rollout.
+    # Questions go out while the envs run, where collect() asks; gather() waits for the answers after each rollout.
     names = "prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"
     options = {name: getattr(args, name) for name in names}
-    return VectorTeacherWrapper(envs, args.model, defer=True, on_error="skip", **options)
+    return VectorTeacherWrapper(envs, args.model, defer=True, ask="manual", on_error="skip", **options)
 
 
 def layer_init(layer, std=2**0.5):
@@ -133,21 +146,26 @@ class Agent(nn.Module):
 
 
 # Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
-Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
+Rollout = namedtuple("Rollout", "obs dones actions logprobs entropies values rewards")
 # What an update learns from; one row a frame.
 Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teacher_probs teacher_mask")
 
 
-def collect(agent, envs, next_obs, next_done, args, log):
-    """Play num_steps steps in every env; returns them, and the observation and done that come after them."""
+def collect(agent, envs, next_obs, next_done, args, log, ask_from):
+    """Play num_steps steps in every env, asking about the observations where the student's entropy is ask_from or more.
+
+    Returns the steps, and the observation and done that come after them.
+    """
     steps = []
     for _ in range(args.num_steps):
         with torch.no_grad():
-            action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
+            action, logprob, entropy, value, _ = agent.get_action_and_value(next_obs)
+        if ask_from < math.inf:
+            envs.ask((entropy >= ask_from).cpu().numpy())
         obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
         log.step(reward, infos)
         reward = torch.as_tensor(reward).to(value)
-        steps.append((next_obs, next_done, action, logprob, value, reward))
+        steps.append((next_obs, next_done, action, logprob, entropy, value, reward))
         # MiniGrid's time limit is part of the task, nothing can be earned after it: both ends stop the value.
         next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
     return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
@@ -171,6 +189,17 @@ def distillation_loss(teacher_probs, student_logprobs, mask):
     return kl.sum() / max(len(kl), 1)
 
 
+def make_batch(rollout, *columns):
+    """The rows of a rollout, and their advantages, returns and advice, one a frame."""
+    columns = (rollout.obs, rollout.actions, rollout.logprobs, rollout.values, *columns)
+    return Batch(*(column.flatten(0, 1) for column in columns))
+
+
+def make_optimizer(agent, learning_rate):
+    """Adam, with CleanRL's epsilon."""
+    return torch.optim.Adam(agent.parameters(), lr=learning_rate, eps=1e-5)
+
+
 def ppo_loss(agent, batch, args, lam):
     """PPO's clipped loss plus lam times the distance to the teacher; and what is logged of it."""
     _, logprob, entropy, value, student = agent.get_action_and_value(batch.obs, batch.actions)
@@ -185,7 +214,7 @@ def ppo_loss(agent, batch, args, lam):
         v_clipped = batch.values + (value - batch.values).clamp(-args.clip_coef, args.clip_coef)
         v_loss = torch.max(v_loss, (v_clipped - batch.returns) ** 2)
     v_loss = 0.5 * v_loss.mean()
-    loss = pg_loss - args.ent_coef * entropy.mean() + args.vf_coef * v_loss
+    loss = args.rl_coef * (pg_loss - args.ent_coef * entropy.mean() + args.vf_coef * v_loss)
     measured = {
         "losses/value_loss": v_loss.item(),
         "losses/policy_loss": pg_loss.item(),
@@ -203,21 +232,52 @@ def ppo_loss(agent, batch, args, lam):
     return loss, measured
 
 
+def descend(agent, optimizer, loss, args):
+    """One step of the optimizer."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+    optimizer.step()
+
+
 def update(agent, optimizer, batch, args, lam):
     """Some epochs of minibatches over one batch; returns the mean of each thing measured."""
     measured = defaultdict(list)
     for _ in range(args.update_epochs):
         for rows in torch.randperm(len(batch.obs), device=batch.obs.device).tensor_split(args.num_minibatches):
             loss, values = ppo_loss(agent, Batch(*(column[rows] for column in batch)), args, lam)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
-            optimizer.step()
+            descend(agent, optimizer, loss, args)
             for name, value in values.items():
                 measured[name].append(value)
         if args.target_kl is not None and values["losses/approx_kl"] > args.target_kl:
             break
     return {name: float(np.mean(values)) for name, values in measured.items()}
+
+
+class LabelReplay:
+    """The last labels bought, to learn from again (DAgger's aggregation, Ross et al. 2011)."""
+
+    def __init__(self, size, envs):
+        self.obs = torch.empty((size, *envs.single_observation_space.shape), dtype=torch.uint8)
+        self.probs = torch.empty((size, int(envs.single_action_space.n)))
+        self.count = 0
+
+    def add(self, obs, probs):
+        """Keep some labels, instead of the oldest ones where there is no room."""
+        rows = (self.count + torch.arange(len(obs))) % len(self.obs)
+        self.obs[rows], self.probs[rows] = obs.cpu(), probs.cpu()
+        self.count += len(obs)
+
+    def learn(self, agent, optimizer, args, lam):
+        """Some minibatches of the distillation loss alone; returns its mean."""
+        device, losses = next(agent.parameters()).device, []
+        for _ in range(args.replay_minibatches if self.count else 0):
+            rows = torch.randint(min(self.count, len(self.obs)), (args.replay_batch,))
+            *_, student = agent.get_action_and_value(self.obs[rows].to(device))
+            kl = distillation_loss(self.probs[rows].to(device), student, torch.ones_like(rows, dtype=torch.bool))
+            descend(agent, optimizer, lam * kl, args)
+            losses.append(kl.item())
+        return {"teacher/replay_kl": float(np.mean(losses))} if losses else {}
 
 
 def mean_of_last(n, ends, which):
@@ -294,51 +354,74 @@ class RunLog:
         self.writer.close()
         self.curve.close()
         args = self.args
-        summary = {"env_id": args.env_id, "algo": "ppo", "seed": args.seed, "lam": args.lam, **self.figures()}
+        summary = {"env_id": args.env_id, "algo": ALGO, "seed": args.seed, "lam": args.lam, **self.figures()}
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         torch.save({"args": vars(args), "student": agent.state_dict()}, self.run_dir / "student.pt")
         print(f"{self.run_dir}: {json.dumps(summary)}")
         return summary
 
 
-def train(args, envs, agent, optimizer, log, device):
+def weight_of_advice(args, global_step, student_return):
+    """The lam in force: constant, falling with time, or with the student's distance to its teacher."""
+    lam = args.lam
+    if args.lam_decay_steps:
+        lam *= max(1 - global_step / args.lam_decay_steps, 0)
+    if args.lam_gate_return and student_return is not None:  # QDagger (Agarwal et al. 2022), eq. 3
+        lam *= min(max(1 - student_return / args.lam_gate_return, 0), 1)
+    return lam
+
+
+def train(args, envs, agent, optimizer, log, labels, device):
     """Collect, gather the teacher's advice, learn, log; until total_timesteps."""
     # A resumed run begins new episodes, other ones than the run did at its start.
     next_obs = torch.as_tensor(envs.reset(seed=args.seed + log.global_step)[0], device=device)
     next_done = torch.zeros(args.num_envs, device=device)
-    no_advice = np.zeros((args.num_steps, args.num_envs, envs.single_action_space.n), np.float32)
+    advice = torch.zeros((args.num_steps, args.num_envs, int(envs.single_action_space.n)), device=device)
+    mask = torch.zeros((args.num_steps, args.num_envs), dtype=torch.bool, device=device)
+    ask_from = -math.inf if args.ask_share >= 1 else math.inf  # the first rollout only shows how sure the student is
     num_iterations = args.total_timesteps // args.batch_size
     for iteration in range(log.global_step // args.batch_size, num_iterations):
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
-        lam = args.lam
-        if args.lam_decay_steps:
-            lam *= max(1 - log.global_step / args.lam_decay_steps, 0)
-        if lam == 0:
-            envs = envs.unwrapped  # advice that weighs nothing is not worth asking for
-
-        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log)
-        advice, mask = envs.gather() if lam > 0 else (no_advice, no_advice[..., 0] > 0)
+        lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
+        # Advice that weighs nothing is not worth asking for.
+        rollout, next_obs, next_done = collect(
+            agent, envs, next_obs, next_done, args, log, ask_from if lam > 0 else math.inf
+        )
+        if args.lam > 0:
+            advice, mask = (torch.as_tensor(rows, device=device) for rows in envs.gather())
+        if args.labels == "hard":
+            advice = nn.functional.one_hot(advice.argmax(-1), advice.shape[-1]).float()
+        if args.ask_share < 1:
+            ask_from = rollout.entropies.quantile(1 - args.ask_share).item()
         with torch.no_grad():
             next_value = agent.critic(agent.network(next_obs.float())).squeeze(-1)
         advantages, returns = compute_gae(
             rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
         )
-        teaching = torch.as_tensor(advice, device=device), torch.as_tensor(mask, device=device)
-        batch = Batch(rollout.obs, rollout.actions, rollout.logprobs, rollout.values, advantages, returns, *teaching)
-        measured = update(agent, optimizer, Batch(*(column.flatten(0, 1) for column in batch)), args, lam)
+        measured = update(agent, optimizer, make_batch(rollout, advantages, returns, advice, mask), args, lam)
+        if lam > 0 and args.replay_minibatches:
+            labels.add(rollout.obs[mask], advice[mask])
+            measured |= labels.learn(agent, optimizer, args, lam)
         measured["losses/explained_variance"] = (1 - (returns - rollout.values).var() / returns.var()).item()
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         log.update(measured, lam)
+        if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
+            with torch.no_grad():
+                *_, student = agent.get_action_and_value(next_obs)
+            picture = envs.samples(student.exp().cpu().numpy())
+            log.writer.add_image("teacher/samples", picture, log.global_step, dataformats="HWC")
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
-            save_checkpoint(agent, optimizer, log)
+            save_checkpoint(agent, optimizer, log, labels)
 
 
-def save_checkpoint(agent, optimizer, log):
+def save_checkpoint(agent, optimizer, log, labels):
     """Keep all that a killed run needs to go on; written aside first, so that a kill leaves a whole one."""
     learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     so_far = {"global_step": log.global_step, "episodes": log.episodes, "ends": log.ends, "counts": log.counts()}
     so_far["seconds"] = time.perf_counter() - log.started
+    kept = min(labels.count, len(labels.obs))
+    learnt["labels"] = labels.obs[:kept].clone(), labels.probs[:kept].clone()
     torch.save({"args": vars(log.args), **learnt, "log": so_far}, log.run_dir / "checkpoint.tmp")
     (log.run_dir / "checkpoint.tmp").replace(log.run_dir / "checkpoint.pt")
 
@@ -368,17 +451,19 @@ def main(args):
 
     envs = make_envs(args, run_name)
     agent = Agent(envs).to(device)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+    optimizer = make_optimizer(agent, args.learning_rate)
+    labels = LabelReplay(args.replay_size, envs)
     log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir, **resumed["log"])
     if args.resume:
         agent.load_state_dict(resumed["student"])
         optimizer.load_state_dict(resumed["optimizer"])
         torch.set_rng_state(resumed["rng"])
+        labels.add(*resumed["labels"])
         print(f"Resumed at step {log.global_step}; the episodes that were under way begin anew.")
     if log.teacher:
         print(f"Teacher: {log.teacher.model}. Store: {log.teacher.store_path}.")
     try:
-        train(args, envs, agent, optimizer, log, device)
+        train(args, envs, agent, optimizer, log, labels, device)
     finally:  # after Ctrl-C and errors too: what was learnt and paid for is not lost
         envs.close()
         summary = log.finish(agent)

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.samples import draw_sample
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions, Ticket
 from lvlm2p_wrappers.views import vector_viewer
 from lvlm2p_wrappers.wrapper import INFO_KEY, refuse_taken_key, require_known
@@ -155,6 +156,33 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         probs, mask = self._settled([ticket for row in rows for ticket in row])
         shape = (len(rows), self.num_envs)
         return probs.reshape(*shape, len(self._actions)), mask.reshape(shape)
+
+    def samples(self, student: ArrayLike, *, most: int = 4) -> NDArray[np.uint8]:
+        """Draw the first environments' current views, each beside the teacher's and the student's distribution.
+
+        Those not asked about yet are asked about, and the advice is waited for.
+
+        Args:
+            student: (num_envs, n_actions), the student's probabilities.
+            most: how many views are drawn.
+
+        Returns:
+            (height, width, 3) uint8; the views are one below the other.
+        """
+        shown = list(range(min(most, self.num_envs)))
+        if self._defer:
+            self._ask_about(np.arange(self.num_envs) < len(shown))
+        advice = [ticket.advice if ticket else None for ticket in self._current]
+        panels = [
+            draw_sample(
+                seen.view().picture.pixels,
+                self._actions,
+                given.result().probs if (given := advice[i]) and not given.exception() else None,
+                np.asarray(student, np.float32)[i],
+            )
+            for i, seen in zip(shown, self._viewer.look(shown), strict=True)
+        ]
+        return np.concatenate(panels)
 
     def close(self, **kwargs: Any) -> None:
         """Let the calls in flight end, so that what they bring is stored, and close the environments."""

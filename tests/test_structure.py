@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "errors": set(),
     "observations": {"errors"},
     "views": {"errors"},
+    "samples": set(),
     "replies": {"errors"},
     "store": {"errors"},
     "planner": {"errors"},
@@ -23,7 +24,9 @@ MAY_IMPORT = {
     "client": {"errors", "planner", "prompts", "replies", "store"},
     "teacher": {"client", "errors", "prompts", "replies", "store", "views"},
     "wrapper": {"errors", "teacher", "views"},
-    "vector": {"errors", "teacher", "views", "wrapper"},
+    "vector": {"errors", "samples", "teacher", "views", "wrapper"},
+    "evaluation": {"errors", "planner", "replies", "teacher", "views"},
+    "report": {"errors", "replies", "store", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
@@ -82,7 +85,8 @@ def test_the_scripts_import_public_names_only():
 )
 def test_files_and_functions_stay_short(path):
     source = path.read_text()
-    assert source.count("\n") <= 400
+    # A script holds in one file what a package would spread over several.
+    assert source.count("\n") <= (500 if path.parent.name == "algos" else 400)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name
@@ -108,4 +112,6 @@ def test_the_wheel_carries_the_prompt_sets_and_the_type_marker(tmp_path):
     wanted = {path.relative_to(ROOT / "prompts").as_posix() for path in (ROOT / "prompts").rglob("*") if path.is_file()}
     assert {f"{PACKAGE}/_prompts/{name}" for name in wanted} <= names
     assert f"{PACKAGE}/py.typed" in names
+    templates = [path.name for path in (ROOT / PACKAGE / "report" / "templates").iterdir()]
+    assert {f"{PACKAGE}/report/templates/{name}" for name in templates} <= names
     assert not [name for name in names if name.startswith(("prompts/", "tests/", "algos/"))]

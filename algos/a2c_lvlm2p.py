@@ -1,0 +1,461 @@
+"""A2C whose student also stays close to a vision-language teacher (LVLM2P); docs/a2c_lvlm2p.md explains it."""
+
+import csv
+import json
+import math
+import os
+import sys
+import time
+from collections import deque, namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn as nn
+import tyro
+from rich.progress import Progress
+from torch.utils.tensorboard import SummaryWriter
+
+from lvlm2p_wrappers import AgentCentredObservation, TeacherError, UsageError, VectorTeacherWrapper
+
+ALGO = "a2c"
+
+
+@dataclass
+class Args:
+    """Flags and defaults; those before `model` are CleanRL's."""
+
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    seed: int = 1  # seed of the experiment
+    torch_deterministic: bool = True  # if toggled, `torch.backends.cudnn.deterministic=True`
+    cuda: bool = True  # use the GPU where there is one
+    track: bool = False  # if toggled, this experiment will be tracked with Weights and Biases
+    wandb_project_name: str = "lvlm2p"  # the wandb's project name
+    wandb_entity: str | None = None  # the entity (team) of wandb's project
+    capture_video: bool = False  # whether to record the first env into videos/ (needs moviepy)
+
+    env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of a MiniGrid or BabyAI env
+    total_timesteps: int = 30_000  # total timesteps of the experiment, all envs together
+    learning_rate: float = 7e-4  # the learning rate of the optimizer
+    num_envs: int = 8  # the number of parallel game environments
+    num_steps: int = 5  # the number of steps to run in each environment per policy rollout
+    anneal_lr: bool = False  # toggle learning rate annealing to zero over total-timesteps
+    gamma: float = 0.99  # the discount factor gamma
+    gae_lambda: float = 1.0  # the lambda for the general advantage estimation
+    norm_adv: bool = False  # toggles advantages normalization, per rollout
+    ent_coef: float = 0.01  # coefficient of the entropy
+    vf_coef: float = 0.5  # coefficient of the value function
+    max_grad_norm: float = 0.5  # the maximum norm for the gradient clipping
+    model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
+    prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
+    store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
+    concurrency: int = 16  # the most calls to the teacher's provider in flight
+    rpm: int | None = None  # the most calls a minute
+    budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
+    budget_calls: int | None = None  # the most calls
+    offline: bool = False  # answer from the store alone
+    lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain PPO, no teacher is asked
+    lam_decay_steps: int = 0  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
+    lam_gate_return: float = 0.0  # the teacher's own mean return; lam falls as the student's comes near it (0: no gate)
+    rl_coef: float = 1.0  # weight of the reinforcement part of the loss (0: distillation alone)
+    labels: Literal["soft", "hard"] = "soft"  # learn from the teacher's distribution, or its most probable action alone
+    ask_share: float = 1.0  # share of the frames to ask about: those where the student is least sure
+    replay_minibatches: int = 0  # minibatches of labels bought before, after each rollout (0: no label replay)
+    replay_batch: int = 256  # labels in each of them
+    replay_size: int = 20_000  # how many of the last labels are kept for that
+    samples_every: int = 50  # updates between pictures of what teacher and student make of some views (0: none)
+    checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
+    resume: str | None = None  # folder of a run to go on with: its flags, its weights, its curve
+
+    def __post_init__(self):
+        at_least = dict.fromkeys(("num_envs", "num_steps", "concurrency"), 1)
+        at_least |= dict.fromkeys(("replay_batch", "replay_size"), 1) | {"total_timesteps": self.batch_size}
+        at_least |= dict.fromkeys(("lam", "lam_decay_steps", "lam_gate_return", "rl_coef", "ask_share"), 0)
+        at_least |= dict.fromkeys(("learning_rate", "replay_minibatches", "samples_every", "checkpoint_every"), 0)
+        for name, least in at_least.items():
+            if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+
+    @property
+    def batch_size(self):
+        """Frames of a rollout."""
+        return self.num_envs * self.num_steps
+
+
+def make_env(env_id, idx, capture_video, run_name):
+    """Env number idx, as the student sees it."""
+    env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
+    if capture_video and idx == 0:
+        env = gym.wrappers.RecordVideo(env, f"videos/{run_name}")
+    env = gym.wrappers.RecordEpisodeStatistics(env)
+    return AgentCentredObservation(env)
+
+
+def make_envs(args, run_name):
+    """The envs side by side, under the teacher's wrapper where there is one."""
+    # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
+    envs = gym.vector.SyncVectorEnv(
+        [lambda i=i: make_env(args.env_id, i, args.capture_video, run_name) for i in range(args.num_envs)],
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+    )
+    if args.lam == 0:
+        return envs
+    # Questions go out while the envs run, where collect() asks; gather() waits for the answers after each rollout.
+    names = "prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"
+    options = {name: getattr(args, name) for name in names}
+    return VectorTeacherWrapper(envs, args.model, defer=True, ask="manual", on_error="skip", **options)
+
+
+def layer_init(layer, std=2**0.5):
+    """Orthogonal initialisation."""
+    nn.init.orthogonal_(layer.weight, std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Agent(nn.Module):
+    """The student: two small convolutions over the agent-centred planes; an actor and a critic share them."""
+
+    def __init__(self, envs):
+        super().__init__()
+        planes, height, width = envs.single_observation_space.shape
+        conv1 = layer_init(nn.Conv2d(planes, 32, 3, padding=1))
+        conv2 = layer_init(nn.Conv2d(32, 32, 3))
+        dense = layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128))
+        self.network = nn.Sequential(conv1, nn.ReLU(), conv2, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
+        self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
+        self.critic = layer_init(nn.Linear(128, 1), std=1)
+
+    def get_action_and_value(self, obs, action=None):
+        """As in CleanRL; and the policy's log-probabilities of all actions."""
+        hidden = self.network(obs.float())
+        policy = torch.distributions.Categorical(logits=self.actor(hidden), validate_args=False)
+        if action is None:
+            action = policy.sample()
+        return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
+
+
+# Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
+Rollout = namedtuple("Rollout", "obs dones actions logprobs entropies values rewards")
+# What an update learns from; one row a frame.
+Batch = namedtuple("Batch", "obs actions advantages returns teacher_probs teacher_mask")
+
+
+def collect(agent, envs, next_obs, next_done, args, log, ask_from):
+    """Play num_steps steps in every env, asking about the observations where the student's entropy is ask_from or more.
+
+    Returns the steps, and the observation and done that come after them.
+    """
+    steps = []
+    for _ in range(args.num_steps):
+        with torch.no_grad():
+            action, logprob, entropy, value, _ = agent.get_action_and_value(next_obs)
+        if ask_from < math.inf:
+            envs.ask((entropy >= ask_from).cpu().numpy())
+        obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
+        log.step(reward, infos)
+        reward = torch.as_tensor(reward).to(value)
+        steps.append((next_obs, next_done, action, logprob, entropy, value, reward))
+        # MiniGrid's time limit is part of the task, nothing can be earned after it: both ends stop the value.
+        next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
+    return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
+
+
+def compute_gae(rewards, values, dones, next_value, next_done, gamma, gae_lambda):
+    """Generalized advantage estimation (Schulman et al. 2016); advantages and returns, each (num_steps, num_envs)."""
+    advantages, advantage = torch.zeros_like(rewards), 0
+    for t in reversed(range(len(rewards))):
+        goes_on = 1 - next_done
+        delta = rewards[t] + gamma * next_value * goes_on - values[t]
+        advantages[t] = advantage = delta + gamma * gae_lambda * goes_on * advantage
+        next_value, next_done = values[t], dones[t]
+    return advantages, advantages + values
+
+
+def distillation_loss(teacher_probs, student_logprobs, mask):
+    """Mean of KL(teacher || student) over the rows with advice (mask True); 0 where there are none."""
+    teacher_probs, student_logprobs = teacher_probs[mask], student_logprobs[mask]
+    kl = torch.special.xlogy(teacher_probs, teacher_probs) - teacher_probs * student_logprobs  # xlogy: 0 log 0 = 0
+    return kl.sum() / max(len(kl), 1)
+
+
+def make_batch(rollout, *columns):
+    """The rows of a rollout, and their advantages, returns and advice, one a frame."""
+    return Batch(*(column.flatten(0, 1) for column in (rollout.obs, rollout.actions, *columns)))
+
+
+def make_optimizer(agent, learning_rate):
+    """RMSprop, as in A3C (Mnih et al. 2016)."""
+    return torch.optim.RMSprop(agent.parameters(), lr=learning_rate, alpha=0.99, eps=1e-5)
+
+
+def a2c_loss(agent, batch, args, lam):
+    """The advantage actor-critic's loss plus lam times the distance to the teacher; and what is logged of it."""
+    _, logprob, entropy, value, student = agent.get_action_and_value(batch.obs, batch.actions)
+    advantages = batch.advantages
+    if args.norm_adv:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    pg_loss = -(advantages * logprob).mean()
+    v_loss = 0.5 * ((value - batch.returns) ** 2).mean()
+    loss = args.rl_coef * (pg_loss - args.ent_coef * entropy.mean() + args.vf_coef * v_loss)
+    measured = {
+        "losses/value_loss": v_loss.item(),
+        "losses/policy_loss": pg_loss.item(),
+        "losses/entropy": entropy.mean().item(),
+    }
+    if lam > 0 and batch.teacher_mask.any():
+        kl = distillation_loss(batch.teacher_probs, student, batch.teacher_mask)
+        loss = loss + lam * kl
+        favourite = batch.teacher_probs.gather(-1, student.argmax(-1, keepdim=True)).squeeze(-1)
+        agree = favourite > batch.teacher_probs.amax(-1) - 1e-6  # with ties, any of the best will do
+        measured |= {"teacher/kl": kl.item(), "teacher/agreement": agree[batch.teacher_mask].float().mean().item()}
+    return loss, measured
+
+
+def descend(agent, optimizer, loss, args):
+    """One step of the optimizer."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+    optimizer.step()
+
+
+def update(agent, optimizer, batch, args, lam):
+    """One step along the gradient of a whole rollout; returns each thing measured."""
+    loss, measured = a2c_loss(agent, batch, args, lam)
+    descend(agent, optimizer, loss, args)
+    return measured
+
+
+class LabelReplay:
+    """The last labels bought, to learn from again (DAgger's aggregation, Ross et al. 2011)."""
+
+    def __init__(self, size, envs):
+        self.obs = torch.empty((size, *envs.single_observation_space.shape), dtype=torch.uint8)
+        self.probs = torch.empty((size, int(envs.single_action_space.n)))
+        self.count = 0
+
+    def add(self, obs, probs):
+        """Keep some labels, instead of the oldest ones where there is no room."""
+        rows = (self.count + torch.arange(len(obs))) % len(self.obs)
+        self.obs[rows], self.probs[rows] = obs.cpu(), probs.cpu()
+        self.count += len(obs)
+
+    def learn(self, agent, optimizer, args, lam):
+        """Some minibatches of the distillation loss alone; returns its mean."""
+        device, losses = next(agent.parameters()).device, []
+        for _ in range(args.replay_minibatches if self.count else 0):
+            rows = torch.randint(min(self.count, len(self.obs)), (args.replay_batch,))
+            *_, student = agent.get_action_and_value(self.obs[rows].to(device))
+            kl = distillation_loss(self.probs[rows].to(device), student, torch.ones_like(rows, dtype=torch.bool))
+            descend(agent, optimizer, lam * kl, args)
+            losses.append(kl.item())
+        return {"teacher/replay_kl": float(np.mean(losses))} if losses else {}
+
+
+def mean_of_last(n, ends, which):
+    """Of the last n episodes' return (0) or success (1); None before there are n."""
+    return float(np.mean([*ends][-n:], axis=0)[which]) if len(ends) >= n else None
+
+
+class RunLog:
+    """What a run leaves in its folder: TensorBoard's file and curve.csv; at its end summary.json and student.pt."""
+
+    def __init__(self, args, teacher, run_dir, global_step=0, episodes=0, seconds=0, ends=(), counts=None):
+        self.args, self.teacher, self.run_dir = args, teacher, run_dir
+        self.global_step, self.episodes, self.started = global_step, episodes, time.perf_counter() - seconds
+        self.ends = deque(ends, maxlen=100)  # (return, success) of the last episodes
+        # A teacher may have served an earlier run of this process, and a resumed run another process.
+        self.counters_before = teacher and (teacher.counters - counts if counts else teacher.counters)
+        self.writer = SummaryWriter(run_dir, purge_step=global_step + 1)
+        self.writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
+        file = run_dir / "curve.csv"
+        rows = [*csv.reader(file.open())] if file.exists() else []
+        self.curve = file.open("w", newline="")
+        csv.writer(self.curve).writerows(rows[:1] + [row for row in rows[1:] if int(row[0]) <= global_step])
+        self.bar = Progress(disable=not sys.stdout.isatty())
+        self.task = self.bar.add_task("", total=args.total_timesteps)
+        self.bar.start()
+
+    def counts(self):
+        """What the teacher did in this run."""
+        return self.teacher and self.teacher.counters - self.counters_before
+
+    def step(self, reward, infos):
+        """Count a step of every env, and the episodes that it ended."""
+        self.global_step += len(reward)
+        for i in np.flatnonzero(infos.get("_final_info", [])):
+            self.episodes += 1
+            episode = infos["final_info"]["episode"]
+            self.ends.append((float(episode["r"][i]), float(reward[i] > 0)))
+            self.writer.add_scalar("charts/episodic_return", episode["r"][i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", episode["l"][i], self.global_step)
+
+    def figures(self):
+        """The figures of summary.json so far."""
+        names = ("labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd") if self.teacher else ()
+        counts = {name: getattr(self.counts(), name) for name in names}
+        return {
+            "global_step": self.global_step,
+            "episodes": self.episodes,
+            "mean_return_100": mean_of_last(100, self.ends, 0),
+            "success_100": mean_of_last(100, self.ends, 1),
+            "steps_per_s": round(self.global_step / (time.perf_counter() - self.started), 1),
+            "teacher": {"model": self.teacher.model, **counts} if self.teacher else None,
+        }
+
+    def update(self, measured, lam):
+        """Write everything after an update: to TensorBoard, as a row of the curve, beside the bar."""
+        figures = self.figures()
+        measured["charts/SPS"] = int(figures["steps_per_s"])
+        if teacher := figures.pop("teacher"):
+            measured |= {f"teacher/{name}": teacher[name] for name in ("labels", "calls", "bad_replies", "cost_usd")}
+            measured |= {"teacher/cached_share": teacher["cached"] / max(teacher["labels"], 1), "teacher/lam": lam}
+        for name, value in measured.items():
+            self.writer.add_scalar(name, value, self.global_step)
+        row = figures | {"mean_return_50": mean_of_last(50, self.ends, 0)}
+        row |= {n: measured.get(f"teacher/{n}") for n in ("lam", "kl", "agreement", "labels", "calls", "cost_usd")}
+        csv.writer(self.curve).writerows([row.values()] if self.curve.tell() else [row, row.values()])  # header first
+        self.curve.flush()
+        names = "global_step", "mean_return_100", "success_100", "steps_per_s", "labels", "calls", "cost_usd"
+        shown = "  ".join(f"{name} {round(row[name], 3):,}" for name in names if row[name] is not None)
+        self.bar.update(self.task, completed=self.global_step, description=shown)
+
+    def finish(self, agent):
+        """Write summary.json and student.pt, whatever ended the run."""
+        self.bar.stop()
+        self.writer.close()
+        self.curve.close()
+        args = self.args
+        summary = {"env_id": args.env_id, "algo": ALGO, "seed": args.seed, "lam": args.lam, **self.figures()}
+        (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        torch.save({"args": vars(args), "student": agent.state_dict()}, self.run_dir / "student.pt")
+        print(f"{self.run_dir}: {json.dumps(summary)}")
+        return summary
+
+
+def weight_of_advice(args, global_step, student_return):
+    """The lam in force: constant, falling with time, or with the student's distance to its teacher."""
+    lam = args.lam
+    if args.lam_decay_steps:
+        lam *= max(1 - global_step / args.lam_decay_steps, 0)
+    if args.lam_gate_return and student_return is not None:  # QDagger (Agarwal et al. 2022), eq. 3
+        lam *= min(max(1 - student_return / args.lam_gate_return, 0), 1)
+    return lam
+
+
+def train(args, envs, agent, optimizer, log, labels, device):
+    """Collect, gather the teacher's advice, learn, log; until total_timesteps."""
+    # A resumed run begins new episodes, other ones than the run did at its start.
+    next_obs = torch.as_tensor(envs.reset(seed=args.seed + log.global_step)[0], device=device)
+    next_done = torch.zeros(args.num_envs, device=device)
+    advice = torch.zeros((args.num_steps, args.num_envs, int(envs.single_action_space.n)), device=device)
+    mask = torch.zeros((args.num_steps, args.num_envs), dtype=torch.bool, device=device)
+    ask_from = -math.inf if args.ask_share >= 1 else math.inf  # the first rollout only shows how sure the student is
+    num_iterations = args.total_timesteps // args.batch_size
+    for iteration in range(log.global_step // args.batch_size, num_iterations):
+        if args.anneal_lr:
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
+        lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
+        # Advice that weighs nothing is not worth asking for.
+        rollout, next_obs, next_done = collect(
+            agent, envs, next_obs, next_done, args, log, ask_from if lam > 0 else math.inf
+        )
+        if args.lam > 0:
+            advice, mask = (torch.as_tensor(rows, device=device) for rows in envs.gather())
+        if args.labels == "hard":
+            advice = nn.functional.one_hot(advice.argmax(-1), advice.shape[-1]).float()
+        if args.ask_share < 1:
+            ask_from = rollout.entropies.quantile(1 - args.ask_share).item()
+        with torch.no_grad():
+            next_value = agent.critic(agent.network(next_obs.float())).squeeze(-1)
+        advantages, returns = compute_gae(
+            rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
+        )
+        measured = update(agent, optimizer, make_batch(rollout, advantages, returns, advice, mask), args, lam)
+        if lam > 0 and args.replay_minibatches:
+            labels.add(rollout.obs[mask], advice[mask])
+            measured |= labels.learn(agent, optimizer, args, lam)
+        measured["losses/explained_variance"] = (1 - (returns - rollout.values).var() / returns.var()).item()
+        measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
+        log.update(measured, lam)
+        if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
+            with torch.no_grad():
+                *_, student = agent.get_action_and_value(next_obs)
+            picture = envs.samples(student.exp().cpu().numpy())
+            log.writer.add_image("teacher/samples", picture, log.global_step, dataformats="HWC")
+        if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
+            save_checkpoint(agent, optimizer, log, labels)
+
+
+def save_checkpoint(agent, optimizer, log, labels):
+    """Keep all that a killed run needs to go on; written aside first, so that a kill leaves a whole one."""
+    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    so_far = {"global_step": log.global_step, "episodes": log.episodes, "ends": log.ends, "counts": log.counts()}
+    so_far["seconds"] = time.perf_counter() - log.started
+    kept = min(labels.count, len(labels.obs))
+    learnt["labels"] = labels.obs[:kept].clone(), labels.probs[:kept].clone()
+    torch.save({"args": vars(log.args), **learnt, "log": so_far}, log.run_dir / "checkpoint.tmp")
+    (log.run_dir / "checkpoint.tmp").replace(log.run_dir / "checkpoint.pt")
+
+
+def main(args):
+    """Train one student; returns the summary that it leaves in runs/."""
+    resumed = {"args": vars(args), "log": {}}
+    if args.resume:
+        if not (checkpoint := Path(args.resume) / "checkpoint.pt").is_file():
+            raise UsageError(f"--resume {args.resume}: no checkpoint.pt in it; --checkpoint-every writes one")
+        resumed = torch.load(checkpoint, weights_only=False)  # the log's state is no tensor
+    args = Args(**resumed["args"] | {"resume": args.resume})
+    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
+    run_dir = Path(args.resume or f"runs/{run_name}")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if args.track:
+        import wandb
+
+        where = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": run_name}
+        wandb.init(**where, sync_tensorboard=True, config=vars(args), monitor_gym=True, save_code=True)
+
+    # TRY NOT TO MODIFY: seeding
+    torch.manual_seed(args.seed)  # nothing else draws: the envs are seeded when they are reset
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # so small a network is slower on several
+    device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
+
+    envs = make_envs(args, run_name)
+    agent = Agent(envs).to(device)
+    optimizer = make_optimizer(agent, args.learning_rate)
+    labels = LabelReplay(args.replay_size, envs)
+    log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir, **resumed["log"])
+    if args.resume:
+        agent.load_state_dict(resumed["student"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        torch.set_rng_state(resumed["rng"])
+        labels.add(*resumed["labels"])
+        print(f"Resumed at step {log.global_step}; the episodes that were under way begin anew.")
+    if log.teacher:
+        print(f"Teacher: {log.teacher.model}. Store: {log.teacher.store_path}.")
+    try:
+        train(args, envs, agent, optimizer, log, labels, device)
+    finally:  # after Ctrl-C and errors too: what was learnt and paid for is not lost
+        envs.close()
+        summary = log.finish(agent)
+    return summary
+
+
+def cli():
+    """Run the command line; every mistake of the user ends in one short message."""
+    try:
+        main(tyro.cli(Args))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (TeacherError, gym.error.Error) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    cli()
