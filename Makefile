@@ -1,13 +1,14 @@
 # make train   train a student on LavaGapS7 with the embedded teacher (ARGS="--seed 2" adds flags)
 # make test    the tests that take seconds            make test-all   the slow and end-to-end ones, too
 # make check   lint, formatting and types
+# make figures redraw every figure and table of the results from the committed rows
 # Each sets up what it needs in .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all check
+.PHONY: train test test-all check figures
 
 train: $(INSTALLED)
 	$(BIN)/python algos/ppo_lvlm2p.py --total-timesteps 12000 $(ARGS)
@@ -22,6 +23,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+figures: $(INSTALLED)
+	$(BIN)/python benchmarks/plot.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,0 +1,272 @@
+"""Draws every figure and writes every table of the results, from the committed rows alone.
+
+python benchmarks/plot.py            or: make figures
+
+Figures go to docs/images/, the tables to docs/results.md, and those between a pair of markers to the README, too.
+Aggregates are rliable's (Agarwal et al. 2021): interquartile means over seeds, 95% intervals by stratified bootstrap.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+from rliable import library, metrics
+from run import CURVE_COLUMNS, RESULTS, ROOT, finished
+from suites import ALGOS, HORIZON, SUITES, TASKS
+
+COLOURS = {"plain": "#b5651d", "paper": "#3b6ea5", "best": "#2a7f62"}
+NAMES = {"plain": "alone, best of the tuned settings", "paper": "the paper's method", "best": "our best method"}
+BOOTSTRAPS = 2000
+
+
+@dataclass
+class Args:
+    """Where results are read, and figures and tables written."""
+
+    results: Path = RESULTS  # folder of runs.csv, curves.csv and teachers.csv
+    out: Path = ROOT  # folder with README.md and docs/
+
+
+class Results:
+    """The finished runs, found by suite, task, algorithm and method."""
+
+    def __init__(self, folder):
+        self.rows = finished(folder)
+        self.curves = {}
+        for row in read(folder / "curves.csv"):
+            values = [float(row[name] or "nan") for name in CURVE_COLUMNS[1:]]
+            self.curves.setdefault(row["id"], []).append(values)
+        self.teachers = read(folder / "teachers.csv")
+
+    def of(self, suite):
+        """{(task, algo, method): [row of a seed, ...]}, in the suite's order, with what is finished."""
+        found = {}
+        for cell in SUITES[suite](self.rows):
+            row = self.rows.get(cell.id)
+            found.setdefault((cell.task.name, cell.algo, cell.method), []).extend([row] if row else [])
+        return found
+
+    def curve(self, row, column, frames):
+        """A run's return (1) or success (2) at some frames: the last value known at each, NaN before and after."""
+        steps, values = np.array(self.curves[row["id"]])[:, [0, column]].T
+        at = np.searchsorted(steps, frames, side="right") - 1
+        return np.where((at >= 0) & (frames <= steps[-1]), values[at], np.nan)
+
+
+def read(path):
+    """The rows of a CSV file; none if it is not there."""
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def frames_to_threshold(rows):
+    """The frames that each seed needed; the frames it was given where it never got there, and whether it did."""
+    needed = np.array([float(row["solved_frames"] or row["frames"]) for row in rows])
+    return needed, np.array([bool(row["solved_frames"]) for row in rows])
+
+
+def iqm(values):
+    """The interquartile mean of a one-dimensional sample."""
+    return metrics.aggregate_iqm(np.asarray(values))
+
+
+@dataclass
+class SpeedUp:
+    """How many times fewer frames a method needs than plain RL.
+
+    Attributes:
+        value: the ratio of the interquartile means over seeds.
+        low, high: its 95% interval.
+        is_bound: whether some plain run never got there, so that the truth is at least this.
+        failed: the share of the method's runs that never got there; above 0.2 there is no ratio.
+    """
+
+    value: float
+    low: float
+    high: float
+    is_bound: bool
+    failed: float
+
+    def __str__(self):
+        if self.failed > 0.2:
+            return f"none: {self.failed:.0%} never got there"
+        return f"{'>= ' if self.is_bound else ''}{self.value:.2f}x ({self.low:.2f} to {self.high:.2f})"
+
+
+def speed_up(pairs):
+    """The geometric mean over tasks of plain frames / method frames.
+
+    Args:
+        pairs: for each task the rows of plain RL and the rows of the method, a row a seed.
+    """
+    seeds = min(len(rows) for pair in pairs for rows in pair)
+    plain, taught = (np.stack([frames_to_threshold(pair[i])[0][:seeds] for pair in pairs], axis=1) for i in (0, 1))
+
+    def ratio(plain, taught):
+        ratios = [iqm(plain[:, task]) / iqm(taught[:, task]) for task in range(plain.shape[1])]
+        return np.array([np.exp(np.mean(np.log(ratios)))])
+
+    # Seeds of plain and taught runs have nothing in common but their number: each side is resampled by itself.
+    draws = np.random.default_rng(0).integers(seeds, size=(2, BOOTSTRAPS, seeds, len(pairs)))
+    tasks = np.arange(len(pairs))
+    resampled = [ratio(plain[p, tasks], taught[t, tasks])[0] for p, t in zip(*draws, strict=True)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    reached = [[frames_to_threshold(rows)[1] for rows in pair] for pair in pairs]
+    failed = max(1 - taught.mean() for _, taught in reached)
+    return SpeedUp(ratio(plain, taught)[0], low, high, not all(plain.all() for plain, _ in reached), failed)
+
+
+def band(axes, results, rows, column, colour, label):
+    """A learning curve: the interquartile mean over seeds and its 95% interval, where every seed has a value."""
+    frames = np.geomspace(500, HORIZON, 80)
+    scores = np.stack([results.curve(row, column, frames) for row in rows])
+    known = ~np.isnan(scores).any(axis=0)
+    frames, scores = frames[known], scores[:, None, known]
+
+    def aggregate(sample):
+        return np.array([iqm(sample[..., point]) for point in range(sample.shape[-1])])
+
+    middle, interval = library.get_interval_estimates({"": scores}, aggregate, reps=200)
+    axes.plot(frames, middle[""], color=colour, label=label, linewidth=1.8)
+    axes.fill_between(frames, *interval[""], color=colour, alpha=0.2, linewidth=0)
+
+
+def draw_headline(results, algo, out):
+    """Success and mean return against frames on the four tasks, with the teacher's own (the paper's Fig. 3)."""
+    figure, grid = plt.subplots(2, len(TASKS), figsize=(12, 5), sharex=True, layout="constrained")
+    headline = results.of("headline")
+    for column, task in enumerate(TASKS.values()):
+        for axes, quantity, key in ((grid[0, column], 2, "success"), (grid[1, column], 1, "mean_return")):
+            for method, colour in COLOURS.items():
+                if rows := headline.get((task.name, algo, method)):
+                    band(axes, results, rows, quantity, colour, f"{algo.upper()} {NAMES[method]}")
+            if teacher := [float(row[key]) for row in results.teachers if row["task"] == task.name]:
+                axes.axhline(np.mean(teacher), color="0.4", linestyle="--", linewidth=1, label="the teacher, sampled")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set(xscale="log", xlim=(500, HORIZON))
+        grid[0, column].set_title(task.name, fontsize=11)
+        grid[0, column].set_ylim(0, 1.03)
+        grid[1, column].set(xlabel="frames", ylim=(min(0, grid[1, column].get_ylim()[0]), 1.03))
+    grid[0, 0].set_ylabel("success, last 100 episodes")
+    grid[1, 0].set_ylabel("mean return, last 50")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(out / f"headline_{algo}.png", dpi=110)
+    plt.close(figure)
+
+
+def table(header, rows):
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def with_interval(rows, key, digits=2):
+    """The interquartile mean of a column of some runs, and its least and greatest."""
+    values = [float(row[key]) for row in rows if row[key]]
+    if not values:
+        return "never"
+    return f"{iqm(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def headline_table(results):
+    """Samples to threshold, speed-ups and final returns, by task; and the geometric means."""
+    headline, lines = results.of("headline"), []
+    for algo in ALGOS:
+        for method in NAMES:
+            pairs = []
+            for task in TASKS:
+                plain, rows = headline.get((task, algo, "plain"), []), headline.get((task, algo, method), [])
+                if not rows or not plain:
+                    continue
+                pairs.append((plain, rows))
+                faster = "1" if method == "plain" else speed_up([(plain, rows)])
+                frames, seconds = with_interval(rows, "solved_frames", 0), with_interval(rows, "solved_s", 0)
+                figures = frames, faster, seconds, with_interval(rows, "final_return")
+                lines.append([task, algo.upper(), NAMES[method], len(rows), *figures])
+            if method != "plain" and len(pairs) == len(TASKS):
+                lines.append(["**all four**", algo.upper(), NAMES[method], "", "", f"**{speed_up(pairs)}**", "", ""])
+    columns = ["task", "student", "method", "seeds", "frames to threshold", "speed-up", "seconds", "return at the end"]
+    return table(columns, lines)
+
+
+def commands_table(results, suite):
+    """The command of every kind of run of a suite; its other seeds differ in seed and salt alone."""
+    found = results.of(suite).items()
+    lines = [[task, algo.upper(), method, f"`{rows[0]['command']}`"] for (task, algo, method), rows in found if rows]
+    return table(["task", "student", "method", "command (seed 1)"], lines)
+
+
+def tuning_table(results):
+    """Frames to threshold of plain RL, by setting."""
+    lines = []
+    for (task, algo, method), rows in results.of("tune").items():
+        frames = [row["solved_frames"] or f"not in {int(row['frames']):,} ({row['ended']})" for row in rows]
+        if frames:
+            lines.append([task, algo.upper(), method.removeprefix("tune: "), ", ".join(frames)])
+    return table(["task", "student", "setting", "frames to threshold, seed by seed"], lines)
+
+
+def comparison_table(results, suite):
+    """Frames to threshold and final return of every method of a suite, task by task."""
+    lines = []
+    for (task, algo, method), rows in results.of(suite).items():
+        if rows:
+            solved = sum(bool(row["solved_frames"]) for row in rows)
+            figures = with_interval(rows, "solved_frames", 0), f"{solved} of {len(rows)}"
+            figures += with_interval(rows, "labels", 0), with_interval(rows, "final_return")
+            lines.append([task, algo.upper(), method, *figures])
+    columns = [
+        "task",
+        "student",
+        "method",
+        "frames to threshold",
+        "seeds that got there",
+        "labels",
+        "return at the end",
+    ]
+    return table(columns, lines)
+
+
+def teacher_table(results):
+    """How good the teachers are by themselves."""
+    columns = ("task", "error", "salt", "episodes", "success", "low", "high", "mean_return", "action_accuracy")
+    return table(columns, [[row[name] for name in columns] for row in results.teachers])
+
+
+TABLES = {
+    "headline": headline_table,
+    "teachers": teacher_table,
+    "tuning": tuning_table,
+    "ablation": lambda results: comparison_table(results, "ablation"),
+    "quality": lambda results: comparison_table(results, "quality"),
+    "commands": lambda results: commands_table(results, "headline"),
+}
+
+
+def write_tables(results, path):
+    """Put each table between its pair of markers, ``<!-- name -->`` and ``<!-- end -->``."""
+    text = path.read_text()
+    for name, make in TABLES.items():
+        mark = f"<!-- {name} -->\n"
+        if mark in text:
+            before, after = text.split(mark)
+            text = before + mark + make(results) + "\n<!-- end -->" + after.split("<!-- end -->", 1)[1]
+    path.write_text(text)
+
+
+def main(args):
+    """Draw and write all."""
+    results = Results(args.results)
+    images = args.out / "docs" / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for algo in ALGOS:
+        draw_headline(results, algo, images)
+    for path in (args.out / "README.md", args.out / "docs" / "results.md"):
+        if path.exists():
+            write_tables(results, path)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,201 @@
+"""What is run: tasks x algorithms x methods x seeds, by suite. `run.py` runs it, `plot.py` draws it."""
+
+import hashlib
+import itertools
+import shlex
+from dataclasses import dataclass, field, replace
+
+HORIZON = 300_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, the mean return that counts as solved, and how imperfect its teacher is."""
+
+    env_id: str
+    threshold: float
+    error: float
+
+    @property
+    def name(self):
+        """The env id without what all of them share."""
+        return self.env_id.removeprefix("MiniGrid-").removesuffix("-v0")
+
+    def teacher(self, salt, error=None):
+        """The embedded teacher whose mistakes are those of one salt."""
+        return f"embedded/minigrid-planner?error={self.error if error is None else error}&salt={salt}"
+
+
+# Threshold: 0.95 times the mean return of the planner without errors, 0.91 on LavaGapS7 as in the paper.
+TASKS = {
+    task.name: task
+    for task in (
+        Task("MiniGrid-LavaGapS7-v0", 0.91, 0.05),
+        Task("MiniGrid-Dynamic-Obstacles-6x6-v0", 0.875, 0.015),
+        Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.1),
+        Task("MiniGrid-GoToDoor-6x6-v0", 0.924, 0.025),
+    )
+}
+
+ALGOS = ("ppo", "a2c")
+
+# Plain RL, one thing at a time around a setting that learnt in first trials.
+_PPO = {"num-envs": 8, "num-steps": 128, "update-epochs": 4}
+_A2C = {"num-envs": 8, "num-steps": 5, "learning-rate": 7e-4}
+TUNED = {
+    "ppo": {
+        "base": _PPO,
+        "8 epochs": _PPO | {"update-epochs": 8},
+        "8 epochs, 8 minibatches": _PPO | {"update-epochs": 8, "num-minibatches": 8},
+        "64 steps": _PPO | {"num-steps": 64},
+        "16 envs": _PPO | {"num-envs": 16},
+        "learning rate 5e-4": _PPO | {"learning-rate": 5e-4},
+        "learning rate 2e-3": _PPO | {"learning-rate": 2e-3},
+        "entropy 0.003": _PPO | {"ent-coef": 0.003},
+        "entropy 0.03": _PPO | {"ent-coef": 0.03},
+    },
+    "a2c": {
+        "base": _A2C,
+        "16 steps": _A2C | {"num-steps": 16},
+        "16 envs": _A2C | {"num-envs": 16},
+        "learning rate 3e-4": _A2C | {"learning-rate": 3e-4},
+        "learning rate 2e-3": _A2C | {"learning-rate": 2e-3},
+        "entropy 0.003": _A2C | {"ent-coef": 0.003},
+        "entropy 0.03": _A2C | {"ent-coef": 0.03},
+        "GAE 0.95": _A2C | {"gae-lambda": 0.95},
+    },
+}
+
+# The best of them, by the frames that its seeds needed.
+PLAIN = {
+    "ppo": dict.fromkeys(TASKS, "8 epochs"),
+    "a2c": dict.fromkeys(TASKS, "base"),
+}
+
+PAPER = {"ppo": {"lam": 1}, "a2c": {"lam": 1}}
+BEST = {
+    "ppo": {"lam": 1, "num-envs": 8, "num-steps": 16, "replay-minibatches": 16, "lam-decay-steps": 6000},
+    "a2c": {"lam": 1, "num-envs": 8, "num-steps": 16, "replay-minibatches": 16, "lam-decay-steps": 6000},
+}
+PARTS = {
+    "label replay": {"replay-minibatches": 0},
+    "decay": {"lam-decay-steps": 0},
+    "short rollouts": {"num-steps": 64},
+}
+# The error of a teacher that succeeds so often, its actions sampled.
+ERRORS = {"0.8": {"LavaGapS7": 0.2, "GoToDoor-6x6": 0.12}, "0.6": {"LavaGapS7": 0.4, "GoToDoor-6x6": 0.25}}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        method: what the cell shows, in the words of the tables.
+        flags: the script's flags.
+        frames_after_solved: how many frames after reaching the threshold a run may end (None: at its horizon).
+        is_race: whether a run may end once it is behind one of another method on the same task and seed.
+    """
+
+    task: Task
+    algo: str
+    method: str
+    seed: int
+    flags: dict = field(hash=False)
+    frames: int = HORIZON
+    frames_after_solved: int | None = None
+    is_race: bool = False
+
+    @property
+    def command(self):
+        """The command that makes this result again."""
+        flags = {"env-id": self.task.env_id, "total-timesteps": self.frames, "seed": self.seed, **self.flags}
+        words = [f"--{name} {shlex.quote(str(value))}" for name, value in flags.items()]
+        return f"python algos/{self.algo}_lvlm2p.py {' '.join(words)}"
+
+    @property
+    def id(self):
+        """Names the command and how long it is followed."""
+        followed = f"{self.command} {self.frames_after_solved} {self.is_race}"
+        return hashlib.sha256(followed.encode()).hexdigest()[:10]
+
+    def races(self, row):
+        """Whether a finished run is of the same race."""
+        return (row["task"], row["algo"], row["seed"]) == (self.task.name, self.algo, str(self.seed)) and any(
+            row["method"] == f"tune: {name}" for name in TUNED[self.algo]
+        )
+
+
+def plain(task, algo, setting, seed, **rules):
+    """A run of plain RL."""
+    return Cell(task, algo, f"tune: {setting}", seed, {"lam": 0, **TUNED[algo][setting]}, **rules)
+
+
+def taught(task, algo, method, seed, flags, error=None, **rules):
+    """A run with the embedded teacher, whose mistakes are other ones for each seed."""
+    return Cell(task, algo, method, seed, {**flags, "model": task.teacher(seed, error)}, **rules)
+
+
+def tune(rows):
+    """Plain RL, tuned before anything taught is measured: all settings on seed 1, the best two on seeds 2 and 3 too."""
+    for algo, settings in TUNED.items():
+        for task in TASKS.values():
+            # A race only among the settings of seed 1: the frames of the other seeds are to be averaged.
+            cells = {name: plain(task, algo, name, 1, frames_after_solved=0, is_race=True) for name in settings}
+            yield from cells.values()
+            solved = {name: _frames(rows.get(cell.id)) for name, cell in cells.items()}
+            if None not in solved.values():
+                for name in sorted(solved, key=solved.get)[:2]:
+                    yield from (plain(task, algo, name, seed, frames_after_solved=0) for seed in (2, 3))
+
+
+def _frames(row):
+    """The frames that a run needed; None if it has not been made."""
+    return row and float(row["solved_frames"] or "inf")
+
+
+def headline(_rows):
+    """Plain RL, the paper's method, and the best one: four tasks, two algorithms, five seeds."""
+    for seed in range(1, 6):
+        for algo, task in itertools.product(ALGOS, TASKS.values()):
+            yield replace(plain(task, algo, PLAIN[algo][task.name], seed), method="plain")
+            # Its teacher is asked at every frame for ever, so that it is followed a little beyond the threshold only.
+            yield taught(task, algo, "paper", seed, PAPER[algo], frames_after_solved=10_000)
+            yield taught(task, algo, "best", seed, BEST[algo])
+
+
+def ablation(_rows):
+    """The paper's Fig. 4, and the best method with each of its parts taken away."""
+    for seed, name in itertools.product((1, 2, 3), ("LavaGapS7", "GoToDoor-6x6")):
+        task, paper, best = TASKS[name], PAPER["ppo"], BEST["ppo"]
+        methods = {f"paper, lambda {lam}": paper | {"lam": lam} for lam in (0.1, 0.5, 1, 2, 5)}
+        methods |= {"paper, hard labels": paper | {"labels": "hard"}, "paper, no RL": paper | {"rl-coef": 0}}
+        methods |= {f"best without {part}": best | without for part, without in PARTS.items()}
+        for method, flags in methods.items():
+            yield taught(task, "ppo", method, seed, flags, frames=60_000, frames_after_solved=0)
+        extra = {"lam": 0, "num-envs": 8, "num-steps": 16, "update-epochs": 8}
+        yield Cell(task, "ppo", "plain, as many minibatches", seed, extra, frames=60_000, frames_after_solved=0)
+
+
+def quality(_rows):
+    """Worse teachers, and fewer labels."""
+    for seed, name in itertools.product((1, 2, 3), ("LavaGapS7", "GoToDoor-6x6")):
+        task = TASKS[name]
+        for method, flags in (("paper", PAPER["ppo"]), ("best", BEST["ppo"])):
+            for success, errors in ERRORS.items():
+                yield taught(task, "ppo", f"{method}, teacher {success}", seed, flags, errors[name], frames=100_000)
+            for share in (0.3, 0.1):
+                flags_of_share = flags | {"ask-share": share}
+                yield taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, flags_of_share, frames=60_000)
+
+
+def smoke(_rows):
+    """One small task, two seeds: whether the machinery works."""
+    task = Task("MiniGrid-Empty-5x5-v0", 0.9, 0.0)
+    for algo, seed in itertools.product(ALGOS, (1, 2)):
+        yield Cell(task, algo, "plain", seed, {"lam": 0}, frames=3000)
+        yield taught(task, algo, "paper", seed, PAPER[algo], frames=3000, frames_after_solved=0)
+        yield taught(task, algo, "best", seed, BEST[algo], frames=3000)
+
+
+SUITES = {suite.__name__: suite for suite in (tune, headline, ablation, quality, smoke)}

@@ -1,0 +1,111 @@
+"""The runner of the experiments and the figures made of its rows, on one small task."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import plot  # noqa: E402
+import run  # noqa: E402
+import suites  # noqa: E402
+
+
+def runner(*flags):
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--suite", "smoke", "--store", "answers.sqlite", *flags]
+    return subprocess.run([*command, "--results", "results"], check=True, capture_output=True, text=True).stdout
+
+
+def rows_of(name):
+    with Path("results", name).open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_the_smoke_suite_runs_end_to_end_and_is_made_into_figures_and_tables(monkeypatch):
+    out = runner()
+    rows = rows_of("runs.csv")
+    cells = {cell.id: cell for cell in suites.smoke({})}
+    assert {row["id"] for row in rows} == set(cells) == {row["id"] for row in rows_of("curves.csv")}
+    for row in rows:
+        assert row["command"] == cells[row["id"]].command
+        assert 0 < int(row["frames"]) <= 3000
+        assert bool(row["labels"]) == (row["method"] != "plain")
+    assert "solved at" in out
+    taught = [row for row in rows if row["method"] == "best"]
+    assert all(row["solved_frames"] for row in taught)
+
+    lost = rows[-1]["id"]  # as if that run had been killed
+    kept = [
+        line for line in Path("results/runs.csv").read_text().splitlines(keepends=True) if not line.startswith(lost)
+    ]
+    Path("results/runs.csv").write_text("".join(kept))
+    assert runner("--dry-run").splitlines() == [cells[lost].command]
+    runner()
+    assert [row["id"] for row in rows_of("runs.csv")] == [row["id"] for row in rows]
+    again = rows_of("runs.csv")[-1]
+    assert (again["solved_frames"], again["final_return"]) == (rows[-1]["solved_frames"], rows[-1]["final_return"])
+
+    Path("out/docs").mkdir(parents=True)
+    Path("out/docs/results.md").write_text("Before.\n<!-- headline -->\n<!-- end -->\nAfter.\n")
+    monkeypatch.setitem(plot.SUITES, "headline", suites.smoke)
+    monkeypatch.setattr(plot, "TASKS", {"Empty-5x5": suites.smoke({})})
+    plot.main(plot.Args(results=Path("results"), out=Path("out")))
+    text = Path("out/docs/results.md").read_text()
+    assert text.startswith("Before.")
+    assert text.endswith("After.\n")
+    assert "| Empty-5x5 | PPO |" in text
+    assert Path("out/docs/images/headline_ppo.png").stat().st_size > 10_000
+
+
+def row(solved, frames=300_000):
+    return {"solved_frames": solved and str(solved), "frames": str(frames)}
+
+
+def test_a_speed_up_is_the_ratio_of_the_frames_that_plain_rl_and_the_method_need():
+    plain, taught = [row(frames) for frames in (9000, 10_000, 11_000)], [row(frames) for frames in (900, 1000, 1100)]
+    found = plot.speed_up([(plain, taught)])
+    assert found.value == pytest.approx(10)
+    assert 8 < found.low < 10 < found.high < 13
+    assert str(found).startswith("10.00x (")
+
+
+def test_the_mean_speed_up_of_several_tasks_is_geometric():
+    pairs = [([row(1000)] * 3, [row(500)] * 3), ([row(8000)] * 3, [row(1000)] * 3)]
+    assert plot.speed_up(pairs).value == pytest.approx(4)
+
+
+def test_a_plain_run_that_never_gets_there_makes_the_speed_up_a_lower_bound():
+    found = plot.speed_up([([row(""), row(300_000)], [row(3000), row(3000)])])
+    assert found.is_bound
+    assert str(found).startswith(">= 100.00x")
+
+
+def test_a_method_that_fails_on_more_than_a_fifth_of_its_seeds_has_no_speed_up():
+    plain = [row(10_000)] * 5
+    assert "never got there" in str(plot.speed_up([(plain, [row(""), row(""), *[row(1000)] * 3])]))
+    assert "never got there" not in str(plot.speed_up([(plain, [row(""), *[row(1000)] * 4])]))
+
+
+def test_a_race_is_over_for_a_run_that_is_half_as_slow_again_as_its_fastest_rival():
+    race = {"task": "LavaGapS7", "algo": "ppo", "seed": "1", "method": "tune: base", "solved_frames": "20000"}
+    cell = suites.plain(suites.TASKS["LavaGapS7"], "ppo", "64 steps", 1, frames_after_solved=0, is_race=True)
+    assert cell.races(race)
+    assert not cell.races(race | {"seed": "2"})
+    assert not cell.races(race | {"method": "plain"})
+    curve = [{"global_step": "30001", "mean_return_50": "0.1", "success_100": ""}]
+    assert run.why_to_end(cell, curve, lambda: 1.5 * 20_000) == "outpaced"
+    assert not run.why_to_end(cell, curve, lambda: float("inf"))
+    curve[0]["mean_return_50"] = "0.95"
+    assert run.why_to_end(cell, curve, lambda: float("inf")) == "solved"
+
+
+def test_every_cell_of_a_suite_is_another_run_and_every_command_can_be_given_to_a_shell():
+    for suite in suites.SUITES.values():
+        cells = list(suite({}))
+        assert len({cell.id for cell in cells}) == len(cells)
+        assert not [cell.command for cell in cells if "?" in cell.command and "'embedded" not in cell.command]
