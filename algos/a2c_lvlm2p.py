@@ -188,8 +188,8 @@ def make_batch(rollout, *columns):
 
 
 def make_optimizer(agent, learning_rate):
-    """RMSprop, as in A3C (Mnih et al. 2016)."""
-    return torch.optim.RMSprop(agent.parameters(), lr=learning_rate, alpha=0.99, eps=1e-5)
+    """Adam, with CleanRL's epsilon."""
+    return torch.optim.Adam(agent.parameters(), lr=learning_rate, eps=1e-5)
 
 
 def a2c_loss(agent, batch, args, lam):

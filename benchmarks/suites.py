@@ -30,10 +30,10 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("MiniGrid-LavaGapS7-v0", 0.91, 0.05),
-        Task("MiniGrid-Dynamic-Obstacles-6x6-v0", 0.875, 0.015),
-        Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.1),
-        Task("MiniGrid-GoToDoor-6x6-v0", 0.924, 0.025),
+        Task("MiniGrid-LavaGapS7-v0", 0.91, 0.06),
+        Task("MiniGrid-Dynamic-Obstacles-6x6-v0", 0.875, 0.0125),
+        Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.09),
+        Task("MiniGrid-GoToDoor-6x6-v0", 0.924, 0.02),
     )
 }
 
