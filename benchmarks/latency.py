@@ -6,6 +6,7 @@ The provider is a loopback server in a process of its own that takes a second fo
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,8 @@ def main(args):
     )
     print(f"faster by         {slowly / seconds:8.1f} x")
     print(f"against the bound {seconds / bound:8.2f} x of calls x latency / concurrency = {bound:.1f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"memory            {peak:8} MB at most, up to {views} questions open")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import struct
 import zlib
 from collections.abc import Hashable, Sequence
@@ -31,38 +32,45 @@ Pixels: TypeAlias = NDArray[np.uint8]
 _DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
 
 
-@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture, with what is made of it once and used in both stages.
 
-    Attributes:
+    Args:
         pixels: (height, width, 3) uint8 RGB.
     """
 
-    pixels: Pixels
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels: Pixels | None = pixels
+        self._png = b""
+
+    @property
+    def pixels(self) -> Pixels:
+        """(height, width, 3) uint8 RGB."""
+        kept = self._pixels
+        return np.asarray(Image.open(io.BytesIO(self._png)).convert("RGB")) if kept is None else kept
 
     @functools.cached_property
     def digest(self) -> str:
         """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
-        digest = hashlib.sha256(str(self.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self.pixels).data)
+        pixels = self.pixels
+        digest = hashlib.sha256(str(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
         return digest.hexdigest()
 
-    @functools.cached_property
+    @property
     def png(self) -> bytes:
-        """The picture as a PNG file.
+        """The picture as a PNG file."""
+        self.pack()
+        return self._png
 
-        Written here because Pillow tries every row filter: three times as long, for nothing on flat tiles.
-        """
-        height, width = self.pixels.shape[:2]
-        rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: 0, none
-        rows[:, 1:] = self.pixels.reshape(height, -1)
-        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, the only compression and filters
-        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
-        return b"\x89PNG\r\n\x1a\n" + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
-        )
+    def pack(self) -> None:
+        """Keep the picture as its PNG from now on: a thirtieth of the memory, for as long as a question waits."""
+        pixels = self._pixels
+        if pixels is None:
+            return
+        _ = self.digest  # while there are pixels to make it of
+        self._png = _png_of(pixels)
+        self._pixels = None
 
 
 class About(NamedTuple):
@@ -129,7 +137,8 @@ class MiniGridViewer:
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.about = About(_env_id(env), "minigrid", action_names(env))
         self._env: Any = env.unwrapped
-        self._drawn_by_minigrid = getattr(type(env.unwrapped), "get_frame", None) is MiniGridEnv.get_frame
+        drawn_by = (getattr(type(env.unwrapped), name, None) for name in ("get_frame", "get_full_render"))
+        self._drawn_by_minigrid = tuple(drawn_by) == (MiniGridEnv.get_frame, MiniGridEnv.get_full_render)
 
     def key(self) -> Hashable | None:
         """The state as far as picture and text depend on it, without rendering; None for objects of unknown classes."""
@@ -154,8 +163,12 @@ class MiniGridViewer:
 
     def view(self, history: tuple[str, ...] = ()) -> View:
         """The numbered picture, the mission and the carried object."""
-        frame = self._env.get_frame(highlight=False, tile_size=TILE)
-        return _minigrid_view(self.about, frame, self._env.mission, self._env.carrying, history)
+        env = self._env
+        if self._drawn_by_minigrid:  # the same frame without finding out what the agent sees: half the time
+            frame = env.grid.render(TILE, env.agent_pos, env.agent_dir)
+        else:
+            frame = env.get_frame(highlight=False, tile_size=TILE)
+        return _minigrid_view(self.about, frame, env.mission, env.carrying, history)
 
 
 class RenderViewer:
@@ -300,6 +313,18 @@ def _names(enum: Any, meanings: Any, size: int) -> tuple[str, ...]:
 def _minigrid_view(about: About, frame: Pixels, mission: str, carried: Any, history: tuple[str, ...] = ()) -> View:
     carrying = f"a {carried.color} {carried.type}" if carried is not None else "nothing"
     return View(about, Picture(_with_rulers(frame)), str(mission), carrying, history)
+
+
+def _png_of(pixels: Pixels) -> bytes:
+    """A PNG file. Pillow would try every row filter: three times as long, for nothing on flat tiles."""
+    height, width = pixels.shape[:2]
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, the only compression and filters
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def _rendered_view(about: About, frame: Any, mission: Any, history: tuple[str, ...] = ()) -> View:

@@ -30,6 +30,7 @@ def _isolated(monkeypatch, tmp_path):
     for name in list(os.environ):
         if name.endswith("_API_KEY") or name.endswith("_API_BASE"):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # parallel test runners set it, and tables would be as narrow
     monkeypatch.setenv("LVLM2P_STORE", str(tmp_path / "store.sqlite"))
     monkeypatch.chdir(tmp_path)
 

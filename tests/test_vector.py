@@ -1,11 +1,15 @@
 """The vector wrapper against the single one, on a provider whose answer differs from picture to picture."""
 
+import time
+import tracemalloc
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from lvlm2p_wrappers import TeacherWrapper, TransportError, UsageError, VectorTeacherWrapper
+from lvlm2p_wrappers.client import submit
 from tests.provider import FAULTS
 
 ENV_ID, MODEL, NUM_ENVS, STEPS = "MiniGrid-LavaGapS5-v0", "openai/gpt-4o-mini", 3, 60
@@ -199,3 +203,32 @@ def test_a_second_teacher_around_the_first_is_refused(provider):  # noqa: ARG001
 def test_a_vector_env_of_another_kind_is_refused():
     with pytest.raises(UsageError, match="CartPoleVectorEnv gives no access"):
         VectorTeacherWrapper(gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point"), MODEL)
+
+
+@pytest.mark.slow
+def test_open_questions_take_little_memory_also_while_nobody_reads_them(provider):
+    fns = [lambda: gym.make("MiniGrid-Fetch-6x6-N2-v0")] * NUM_ENVS
+    envs = SyncVectorEnv(fns, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = VectorTeacherWrapper(envs, MODEL, defer=True, concurrency=1)
+    envs.reset(seed=0)
+    envs.step([0] * NUM_ENVS)
+    envs.gather()  # LiteLLM is there
+    provider.latency, picture = 1.0, 8 * 32 * 8 * 32 * 3
+
+    async def busy():
+        time.sleep(3.0)
+
+    tracemalloc.start()
+    try:
+        submit(busy())
+        for seed in range(40):
+            envs.reset(seed=10 + seed * NUM_ENVS)
+        assert tracemalloc.get_traced_memory()[1] < 50 * picture
+        assert envs.teacher.counters.distinct_views > 100
+        deadline = time.monotonic() + 20
+        while tracemalloc.get_traced_memory()[0] > 20 * picture and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert tracemalloc.get_traced_memory()[0] < 20 * picture
+    finally:
+        tracemalloc.stop()
+    envs.close()

@@ -1,4 +1,5 @@
 import io
+import weakref
 
 import gymnasium as gym
 import numpy as np
@@ -97,14 +98,15 @@ def test_an_object_of_an_unknown_class_has_no_key_since_it_may_draw_anything():
     assert viewer(env).key() is None
 
 
-def test_an_env_that_draws_itself_has_no_key():
-    class Drawn(MiniGridEnv):
-        def get_frame(self, *args, **kwargs):
-            return super().get_frame(*args, **kwargs) // 2
-
+@pytest.mark.parametrize("method", ["get_frame", "get_full_render"])
+def test_an_env_that_draws_itself_is_shown_as_it_does_and_has_no_key(method):
     env = lava_gap()
-    env.unwrapped.__class__ = type("Drawn", (Drawn, type(env.unwrapped)), {})
-    assert viewer(env).key() is None
+    plain = env.unwrapped.get_frame(highlight=False)
+    darker = {method: lambda self, *args, **kwargs: getattr(MiniGridEnv, method)(self, *args, **kwargs) // 2}
+    env.unwrapped.__class__ = type("Drawn", (type(env.unwrapped),), darker)
+    look = viewer(env)
+    assert look.key() is None
+    assert np.array_equal(look.view().picture.pixels[TILE:-TILE, TILE:-TILE], plain // 2)
 
 
 def test_the_digest_is_of_the_pixels_not_of_their_encoding():
@@ -113,6 +115,16 @@ def test_the_digest_is_of_the_pixels_not_of_their_encoding():
     assert Picture(again).digest == Picture(pixels).digest
     assert Picture(pixels[:, ::-1]).digest != Picture(pixels).digest
     assert Picture(pixels.reshape(pixels.shape[0] // 2, -1, 3)).digest != Picture(pixels).digest
+
+
+def test_a_packed_picture_is_the_same_picture_without_its_pixels_in_memory():
+    picture = viewer(lava_gap()).view().picture
+    before, kept = picture.pixels.copy(), weakref.ref(picture.pixels)
+    picture.pack()
+    assert kept() is None
+    assert np.array_equal(picture.pixels, before)
+    assert picture.digest == Picture(before).digest
+    assert picture.png == Picture(before).png
 
 
 def test_any_discrete_env_with_a_picture_can_be_seen():

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import random
 import time
+from typing import Any
 
 from lvlm2p_wrappers.client import models
 from lvlm2p_wrappers.client.faults import Fault, classify
@@ -169,25 +170,28 @@ class Client:
         return backoff if asked_s is None else asked_s + backoff / 4
 
 
-def call_of(request: Request, reply: Reply | None = None) -> Call:
-    """The log's row for a request: an error until there is a reply, then a success until it is judged."""
+def call_of(request: Request, reply: Reply | None = None, *, key: str = "") -> Call:
+    """The log's row for a request: an error until there is a reply, then a success until it is judged.
+
+    Args:
+        request: what was asked.
+        reply: what came back, if anything did.
+        key: that of the question which the request repairs; its own by default.
+    """
     turns = tuple(Turn(m.role, m.text, m.picture.png if m.picture else None) for m in request.question.messages)
-    call = Call(
-        key=request.key,
+    asked: dict[str, Any] = dict(
+        key=key or request.key,
         stage=request.question.stage,
         env_id=request.question.env_id,
         requested_model=request.model,
         messages=turns,
         schema=request.question.schema.text,
         options=json.dumps(dict(request.sampling)),
-        reply=None,
-        answered_model=None,
-        outcome="error",
     )
     if reply is None:
-        return call
-    return dataclasses.replace(
-        call,
+        return Call(**asked, reply=None, answered_model=None, outcome="error")
+    return Call(
+        **asked,
         reply=reply.text,
         answered_model=reply.model,
         outcome="ok",

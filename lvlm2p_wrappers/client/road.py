@@ -53,6 +53,12 @@ class Request:
         )
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
+    def pack(self) -> None:
+        """Take little memory from now on: the question is going to wait for its turn."""
+        for message in self.question.messages:
+            if message.picture is not None:
+                message.picture.pack()
+
     def repaired(self, reply: str, problem: str, *, longer: bool) -> Request:
         """The request once more, with a turn that quotes what was wrong with the reply; ``longer`` doubles its room."""
         question = self.question.prompts.repair(self.question, reply[:QUOTED_CHARS], problem)

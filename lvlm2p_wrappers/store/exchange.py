@@ -120,7 +120,7 @@ def _add(connection: Connection, line: dict[str, Any]) -> Loaded:
         return Loaded(0, 0, 0)
     if "answer" in line:
         values = {"key": line["answer"], "text": line["text"], "model": line["model"], "at": line["at"]}
-        new = connection.execute(schema.ADD_ANSWER, values).rowcount
+        new = schema.ADD_ANSWER.on(connection, values).rowcount
         return Loaded(new, 0, 1 - new)
     new = _add_call(connection, line)
     return Loaded(0, new, 1 - new)
@@ -133,7 +133,7 @@ def _add_part(connection: Connection, line: dict[str, Any]) -> None:
         part = schema.pack_text(line["text"])
     if part.digest != line["part"]:
         raise ValueError(f"its content has the digest {part.digest}")
-    connection.execute(schema.ADD_PART, part._asdict())
+    schema.ADD_PART.on(connection, part._asdict())
 
 
 def _add_call(connection: Connection, line: dict[str, Any]) -> int:

@@ -17,12 +17,13 @@ from types import TracebackType
 from typing import Self
 
 import platformdirs
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from lvlm2p_wrappers.errors import StoreError, keys_in_environment
 from lvlm2p_wrappers.store import schema
 from lvlm2p_wrappers.store.records import Answer, Call
+from lvlm2p_wrappers.store.schema import Statement
 
 DEFAULT = "default"
 
@@ -31,12 +32,12 @@ DEFAULT = "default"
 _LOCK = threading.RLock()
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
-_GET = select(schema.answers.c.text, schema.answers.c.model).where(schema.answers.c.key == bindparam("key"))
-_CLAIMED = select(schema.claims.c.owner, schema.claims.c.expires).where(schema.claims.c.key == bindparam("key"))
-_RELEASE = text("DELETE FROM claims WHERE key = :key AND owner = :owner")
-_RELEASE_ALL = text("DELETE FROM claims WHERE owner = :owner")
+_GET = Statement("SELECT text, model FROM answers WHERE key = :key")
+_CLAIMED = Statement("SELECT owner, expires FROM claims WHERE key = :key")
+_RELEASE = Statement("DELETE FROM claims WHERE key = :key AND owner = :owner")
+_RELEASE_ALL = Statement("DELETE FROM claims WHERE owner = :owner")
 # `gone` and `then` are of a claim that is worth nothing any more: if somebody took it over meanwhile, it is theirs.
-_CLAIM = text("""
+_CLAIM = Statement("""
     INSERT INTO claims (key, owner, expires)
     SELECT :key, :owner, :expires WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = :key)
     ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, expires = excluded.expires
@@ -79,7 +80,7 @@ class Store:
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
         with self.transaction() as connection:
-            row = connection.execute(_GET, {"key": key}).first()
+            row = _GET.one(connection, {"key": key})
         return None if row is None else Answer(row[0], row[1])
 
     def record(self, call: Call, answer: Answer | None = None) -> None:
@@ -95,7 +96,7 @@ class Store:
                 _log(connection, call, now, hidden)
             if answer is not None:
                 row = {"key": call.key, "text": _clean(answer.text, hidden), "model": answer.model, "at": now}
-                connection.execute(schema.ADD_ANSWER, row)
+                schema.ADD_ANSWER.on(connection, row)
                 self._drop_claim(connection, call.key)
 
     def claim(self, key: str, *, seconds: float) -> bool:
@@ -106,12 +107,11 @@ class Store:
         """
         now = time.time()
         with self.transaction() as connection:
-            row = connection.execute(_CLAIMED, {"key": key}).first()
-            if row is not None and row.owner != self._owner and row.expires >= now and _alive(row.owner):
+            owner, until = _CLAIMED.one(connection, {"key": key}) or ("", 0.0)
+            if owner not in ("", self._owner) and until >= now and _alive(owner):
                 return False
-            gone, then = ("", 0.0) if row is None else row
-            values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": gone, "then": then}
-            claimed = connection.execute(_CLAIM, values).rowcount == 1
+            values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
+            claimed = _CLAIM.on(connection, values).rowcount == 1
         if claimed:
             self._claims.add(key)
         return claimed
@@ -127,7 +127,7 @@ class Store:
         with _LOCK:
             if self._claims:
                 with self.transaction() as connection:
-                    connection.execute(_RELEASE_ALL, {"owner": self._owner})
+                    _RELEASE_ALL.on(connection, {"owner": self._owner})
                 self._claims.clear()
             self._disconnect()
 
@@ -155,7 +155,7 @@ class Store:
 
     def _drop_claim(self, connection: Connection, key: str) -> None:
         if key in self._claims:
-            connection.execute(_RELEASE, {"key": key, "owner": self._owner})
+            _RELEASE.on(connection, {"key": key, "owner": self._owner})
             self._claims.discard(key)
 
     def _disconnect(self) -> None:
@@ -225,7 +225,7 @@ def _log(connection: Connection, call: Call, now: float, hidden: list[str]) -> N
         picture = None if turn.png is None else schema.pack_png(turn.png)
         parts += [words] if picture is None else [words, picture]
         messages.append({"role": turn.role, "text": words.digest, "png": picture and picture.digest})
-    connection.execute(schema.ADD_PART, [part._asdict() for part in parts])
+    schema.ADD_PART.on_many(connection, (part._asdict() for part in parts))
     row = {name: _clean(value, hidden) if isinstance(value, str) else value for name, value in vars(call).items()}
     del row["messages"]
     schema.add_call(connection, row | {"uid": uuid.uuid4().hex, "at": now, "schema": layout.digest}, messages)

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvlm2p_wrappers.client import Budget, Client, submit
+from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
-from lvlm2p_wrappers.prompts import PromptSet
+from lvlm2p_wrappers.prompts import PromptSet, Question
 from lvlm2p_wrappers.replies import Advice, distribution
 from lvlm2p_wrappers.store import DEFAULT, Store, locate
 from lvlm2p_wrappers.teacher.answers import Answered, Answers, total
 from lvlm2p_wrappers.teacher.counters import Counters, Reliability
-from lvlm2p_wrappers.views import About, Family, View, Viewer
+from lvlm2p_wrappers.views import About, Family, Picture, View, Viewer
 
 OnError = Literal["raise", "skip"]
 
 KNOWN_STATES = 20_000
 """How many states' advice is kept in memory, so that a state seen again needs neither picture nor store."""
+
+UNREAD_VIEWS = 16
+"""How many views may lie ahead of the loop: a picture fresh from an environment takes up to megabytes."""
 
 
 class TeacherOptions(TypedDict, total=False):
@@ -173,9 +178,29 @@ class Teacher:
         )
 
     @property
-    def store_path(self) -> str:
+    def store(self) -> Store:
         """Where the answers are kept."""
+        return self._store
+
+    @property
+    def store_path(self) -> str:
+        """Where the answers are kept, for people to read."""
         return self._store.path
+
+    def prompts(self, about: About) -> PromptSet:
+        """The prompt set for an environment, read and checked if that has not been done.
+
+        Raises:
+            PromptError: if the set is missing or broken.
+        """
+        if about.family not in self._prompts:
+            self.prepare(about)
+        return self._prompts[about.family]
+
+    def requests(self, question: Question) -> tuple[Request, ...]:
+        """What is sent for a question: to the model, and, where it fails, to each fallback model in turn."""
+        self._after_fork()
+        return self._answers.requests(question)
 
     def prepare(self, about: About) -> int:
         """Read the prompt set for an environment afresh and check it.
@@ -276,16 +301,18 @@ class Teacher:
 
     def _submit(self, view: View) -> Future[Advice]:
         self._after_fork()
-        if view.about.family not in self._prompts:
-            self.prepare(view.about)
-        future = submit(self._advise(view, self._prompts[view.about.family]))
+        prompts = self.prompts(view.about)
+        self._unread.acquire()
+        future = submit(self._advise(view, prompts))
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future
 
     async def _advise(self, view: View, prompts: PromptSet) -> Advice:
         """Both stages of one view."""
+        self._unread.release()
         started = time.perf_counter()
+        view = replace(view, picture=self._pictures.setdefault(view.picture.digest, view.picture))
         self._views.add(hash((view.about, view.picture.digest, view.mission, view.carrying, view.history)))
         answers: list[Answered] = []
         try:
@@ -317,6 +344,9 @@ class Teacher:
         self._views: set[int] = set()
         self._known: OrderedDict[Hashable, Ticket] = OrderedDict()
         self._open: set[Future[Advice]] = set()
+        self._unread = threading.Semaphore(UNREAD_VIEWS)
+        # Those of open questions: equal ones, as from worker processes, are one.
+        self._pictures: WeakValueDictionary[str, Picture] = WeakValueDictionary()
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():

@@ -68,6 +68,10 @@ class Answers:
         self._spoilt: dict[str, BadReplyError] = {}
         self._failed_models: set[str] = set()
 
+    def requests(self, question: Question) -> tuple[Request, ...]:
+        """What is sent for a question, to each model in turn."""
+        return tuple(self._request(model, question) for model in self._models)
+
     async def to(self, question: Question) -> Answered:
         """The checked answer to a question, from the first model that gives one.
 
@@ -83,9 +87,12 @@ class Answers:
                     log.warning("%s; asking the next model, now and whenever this one fails", error)
         return await self._from(self._models[-1], question)
 
+    def _request(self, model: str, question: Question) -> Request:
+        return Request(model, question, {**question.sampling, **self._sampling})
+
     async def _from(self, model: str, question: Question) -> Answered:
         """Equal questions share one flight, also while it is under way."""
-        request = Request(model, question, {**question.sampling, **self._sampling})
+        request = self._request(model, question)
         flight = self._flights.get(request.key)
         if flight is not None:
             try:
@@ -111,6 +118,7 @@ class Answers:
             if self._offline:
                 missing = f"offline, and the store {self._store.path} has no answer of {request.model} to this"
                 raise TransportError(missing, remembered=True)
+            request.pack()
             if self._store.claim(request.key, seconds=CLAIM_S):
                 break
             await asyncio.sleep(pause)
@@ -126,7 +134,7 @@ class Answers:
         while True:
             reply = await self._client.ask(turn)
             costs.append(reply.cost_usd)
-            row = dataclasses.replace(call_of(turn, reply), key=request.key)
+            row = call_of(turn, reply, key=request.key)
             try:
                 text = _read(turn, reply)
             except BadReplyError as error:
