@@ -1,7 +1,8 @@
 """The few-shot examples of the minigrid set are true by the environments' own rules.
 
-Each situation is built in a real environment from its own words, every action is tried, and the shortest way to success
-after each is searched: the probabilities have to rank the actions as these lengths do.
+Each situation is built in a real environment, from its words or by the actions that lead to its picture. There every
+action is tried, and the shortest way to success after each is searched: the probabilities have to rank the actions as
+these lengths do.
 """
 
 import math
@@ -21,6 +22,8 @@ from minigrid.envs.memory import MemoryEnv
 from lvlm2p_wrappers.prompts import bundled_prompts
 
 EXAMPLES = tomllib.loads((bundled_prompts() / "minigrid/examples.toml").read_text())["example"]
+IN_WORDS = [example for example in EXAMPLES if "picture" not in example]
+PICTURED = [example for example in EXAMPLES if "picture" in example]
 HEADINGS = ["right", "down", "left", "up"]
 ACTIONS = ["left", "right", "forward", "pickup", "drop", "toggle", "done"]
 DETOUR = 4  # the search ends so many steps after the best; an action that costs more must have no probability
@@ -140,6 +143,8 @@ def pose_in(text):
 
 def built(example):
     """The environment in the situation of an example."""
+    if "picture" in example:
+        return played(**example["picture"])
     text = example["situation"]
     if example["env"] == "MiniGrid-Memory*":
         return built_memory(text)
@@ -161,6 +166,17 @@ def built(example):
     if hasattr(env, "obstacles"):
         env.obstacles = []  # they stay where they are
     setting.mission(env, text.partition(".")[0], things)
+    return env
+
+
+def played(env_id, seed, actions=()):
+    """A real environment, brought to the moment that an example's picture shows."""
+    env = gym.make(env_id).unwrapped
+    env.reset(seed=seed)
+    for action in actions:
+        assert not env.step(ACTIONS.index(action))[2]
+    if hasattr(env, "obstacles"):
+        env.obstacles = []  # they stay where they are
     return env
 
 
@@ -281,7 +297,7 @@ def test_probabilities_sum_to_one(example):
 
 def test_the_reasoning_begins_where_the_agent_is_and_sees_what_is_ahead(example):
     env, reasoning = built(example), example["reasoning"]
-    assert pose_in(reasoning) == (env.agent_pos, env.agent_dir)
+    assert pose_in(reasoning) == (tuple(env.agent_pos), env.agent_dir)
     ahead = re.search(r"ahead is \((\d+), (\d+)\), (?:the )?(.*?)[,.:;]", reasoning)
     if ahead:
         assert (int(ahead[2]), int(ahead[1])) == tuple(map(int, env.front_pos))
@@ -290,11 +306,60 @@ def test_the_reasoning_begins_where_the_agent_is_and_sees_what_is_ahead(example)
 
 
 def test_the_turn_that_the_reasoning_looks_up_is_right(example):
+    _, heading = pose_in(example["reasoning"])  # which is right, says the test above
     for old, turn, new in re.findall(r"From (\w+), (left|right) turns to (\w+)", example["reasoning"]):
-        _, heading = pose_in(example["situation"])
         assert old == HEADINGS[heading]
         assert new == HEADINGS[(heading + (1 if turn == "right" else -1)) % 4]
 
 
 def test_every_setting_is_used():
-    assert {example["env"] for example in EXAMPLES} == {*SETTINGS, "MiniGrid-Memory*"}
+    assert {example["env"] for example in IN_WORDS} == {*SETTINGS, "MiniGrid-Memory*"}
+
+
+def said(cells):
+    return sorted((cell["what"], cell["row"], cell["column"]) for cell in cells)
+
+
+def name_of(thing):
+    if thing.type == "door":
+        return f"{'locked' if thing.is_locked else 'open' if thing.is_open else 'closed'} {thing.color} door"
+    return "lava" if thing.type == "lava" else f"{thing.color} {thing.type}"
+
+
+@pytest.fixture(scope="module", params=PICTURED, ids=[example["picture"]["env_id"] for example in PICTURED])
+def pictured(request):
+    return request.param, built(request.param)
+
+
+def test_the_analysis_of_a_picture_says_what_is_in_the_environment(pictured):
+    example, env = pictured
+    analysis = example["analysis"]
+    assert (analysis["agent_row"], analysis["agent_column"]) == (env.agent_pos[1], env.agent_pos[0])
+    assert analysis["heading"] == HEADINGS[env.agent_dir]
+    held = env.carrying
+    assert analysis["carrying"] == (f"a {held.color} {held.type}" if held else "nothing")
+    things = [(thing, n // env.width, n % env.width) for n, thing in enumerate(env.grid.grid)]
+    things = [place for place in things if place[0] is not None and place[0].type != "wall"]
+    wanted = [p for p in things if p[0].type == "goal" or f"{p[0].color} {p[0].type}" in env.mission]
+    deadly = [p for p in things if p[0].type == "lava" or (p[0].type == "ball" and "Obstacles" in example["env"])]
+    rest = [place for place in things if place not in wanted + deadly]
+    for key, places in (("targets", wanted), ("hazards", deadly), ("obstacles", rest)):
+        assert said(analysis[key]) == sorted((name_of(thing), row, column) for thing, row, column in places), key
+
+
+def test_the_summary_of_a_picture_says_what_is_ahead_and_where_the_target_is(pictured):
+    example, env = pictured
+    analysis, summary = example["analysis"], example["analysis"]["summary"]
+    column, row = env.front_pos
+    cell = env.grid.get(column, row)
+    assert summary.startswith(f"Ahead is ({row}, {column}), ")
+    assert (cell.type if cell else "floor") in summary.partition(".")[0]
+    target = analysis["targets"][0]
+    rows, way_down, columns, way_right = re.search(r"(\d) rows? (up|down) and (\d) columns? (\w+)", summary).groups()
+    assert int(rows) * (1 if way_down == "down" else -1) == target["row"] - analysis["agent_row"]
+    assert int(columns) * (1 if way_right == "right" else -1) == target["column"] - analysis["agent_column"]
+
+
+def test_the_four_task_families_and_every_other_environment_have_two_pictures():
+    for pattern in ("MiniGrid-Lava*", "MiniGrid-Dynamic-Obstacles*", "MiniGrid-Fetch*", "MiniGrid-GoToDoor*", "*"):
+        assert [example["env"] for example in PICTURED].count(pattern) == 2

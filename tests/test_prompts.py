@@ -1,9 +1,12 @@
 import gymnasium as gym
+import numpy as np
 import pytest
 
+from lvlm2p_wrappers import Teacher
 from lvlm2p_wrappers.errors import PromptError
 from lvlm2p_wrappers.prompts import PromptSet, bundled_prompts
 from lvlm2p_wrappers.views import About, viewer
+from tests.provider import WIRES
 
 ANALYSIS = '{"agent_row": 1}'
 
@@ -203,12 +206,128 @@ def test_the_repair_turn_quotes_the_reply_and_the_problem():
         ({"set__toml": "stages ="}, r"set\.toml: "),
         ({"analysis__schema__json": '{"type": 3}'}, r"analysis\.schema\.json: "),
         ({"examples__toml": "[[example]"}, r"examples\.toml: "),
+        ({"examples__toml": "[example]\na = 1"}, r"examples\.toml: write \[\[example\]\]"),
+        ({"set__toml": "example_pictures = -1"}, r"set\.toml: example_pictures: .*greater than or equal to 0"),
         ({"set__toml": '[[names]]\nenv = "MiniGrid-*"\nactions = ["a"]'}, "has 1 actions, MiniGrid-LavaGapS7-v0 has 7"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_what_is_wrong_in_it(tmp_path, files, message):
     with pytest.raises(PromptError, match=message):
         own(tmp_path, **files).check(lava().about)
+
+
+def pictured(folder, picture="seed = 4", rest="probabilities = { left = 1.0 }", count=1):
+    (folder / "set.toml").write_text(f"example_pictures = {count}")
+    table = f'[[example]]\npicture = {{ env_id = "MiniGrid-LavaGapS5-v0", {picture} }}\n{rest}\n[example.analysis]\n'
+    table += 'agent_row = 1\nagent_column = 1\nheading = "right"\ncarrying = "nothing"\ntargets = []\nhazards = []\n'
+    (folder / "examples.toml").write_text(f'{table}obstacles = []\nsummary = "x"\n')
+    return PromptSet(folder, "minigrid")
+
+
+def test_without_the_option_no_example_has_a_picture():
+    for question in (PromptSet(None, "minigrid").analysis(lava()), PromptSet(None, "minigrid").action(lava(), "{}")):
+        assert [message.role for message in question.messages] == ["system", "user"]
+        assert "worked example" not in text_of(question)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["MiniGrid-LavaGapS7-v0", "MiniGrid-Dynamic-Obstacles-6x6-v0", "BabyAI-GoToLocal-v0"]
+)
+def test_pictured_examples_come_before_the_question_as_turns_like_it(tmp_path, env_id):
+    prompts, view = own(tmp_path, set__toml="example_pictures = 2"), view_of(env_id)
+    for question in (prompts.analysis(view), prompts.action(view, ANALYSIS)):
+        assert [m.role for m in question.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+        assert len({m.picture.digest for m in question.messages if m.picture}) == 3
+        assert question.messages[-1].picture is view.picture
+        assert "begins with 2 worked examples" in question.messages[0].text
+        for message in question.messages[2:5:2]:
+            assert question.read(message.text) == message.text
+        assert question.messages[1].text.startswith("Mission: ")
+    assert f"Analysis: {prompts.analysis(view).messages[2].text}" in question.messages[1].text
+
+
+def test_the_picture_of_an_example_is_that_of_its_environment_after_its_actions(tmp_path):
+    env = gym.make("MiniGrid-LavaGapS5-v0")
+    env.reset(seed=4)
+    env.step(env.unwrapped.actions.left)
+    question = pictured(tmp_path, 'seed = 4, actions = ["left"]').analysis(lava())
+    assert question.messages[1].picture.digest == viewer(env).view().picture.digest
+
+
+def test_where_the_second_stage_has_no_picture_its_examples_have_none_either(tmp_path):
+    prompts = own(tmp_path, set__toml="example_pictures = 1\npicture_in_action = false")
+    assert [m.picture for m in prompts.action(lava(), ANALYSIS).messages] == [None] * 4
+    prompts = own(tmp_path, set__toml="example_pictures = 1\npicture_in_action = false\nstages = 1")
+    assert [m.picture is None for m in prompts.action(lava(), "").messages] == [True, False, True, False]
+
+
+def test_an_example_is_told_its_last_actions_where_the_question_is(tmp_path):
+    prompts = pictured(tmp_path, 'seed = 4, actions = ["left", "right", "done"]')
+    (tmp_path / "set.toml").write_text("example_pictures = 1\nhistory = 2")
+    assert (
+        "Last actions, oldest first: right, done\n" in PromptSet(tmp_path, "minigrid").analysis(lava()).messages[1].text
+    )
+    assert "Last actions" not in prompts.analysis(lava()).messages[1].text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"picture": "seed = -1"}, r"examples\.toml: example 1: picture\.seed: .*greater than or equal to 0"),
+        ({"picture": "sead = 1"}, r"example 1: picture\.sead: Extra inputs"),
+        (
+            {"picture": 'actions = ["jump"]'},
+            "1: its picture cannot be drawn: no action 'jump'; .* has left, right",
+        ),
+        ({"picture": f"seed = 4, actions = {['forward'] * 2}"}, "the episode ends with action 1 of 2"),
+        ({"rest": ""}, r"example 1: probabilities: Field required"),
+        (
+            {"rest": "probabilities = { jump = 1.0 }"},
+            "no reply that MiniGrid-LavaGapS7-v0 could get: unknown action jump",
+        ),
+        ({"rest": "probabilities = { left = 7.0 }"}, "example 1 is no reply .* the probabilities sum to 7, not to 1"),
+    ],
+)
+def test_a_pictured_example_that_cannot_be_is_named_with_what_is_wrong(tmp_path, arguments, message):
+    with pytest.raises(PromptError, match=message):
+        pictured(tmp_path, **arguments).check(lava().about)
+
+
+def test_an_example_that_is_not_shown_need_not_be_drawn(tmp_path):
+    pictured(tmp_path, 'actions = ["jump"]', count=0).check(lava().about)
+
+
+@pytest.mark.parametrize("name", list(WIRES))
+def test_every_provider_gets_the_examples_pictures_in_their_turns(provider, tmp_path, name):
+    (tmp_path / "set.toml").write_text("example_pictures = 2")
+    Teacher(WIRES[name].model, prompts=tmp_path, store=None).advise(lava())
+    for exchange in provider.log:
+        turns = [(turn.role, len(turn.pictures)) for turn in exchange.seen.turns]
+        assert turns == [("system", 0), ("user", 1), ("assistant", 0), ("user", 1), ("assistant", 0), ("user", 1)]
+        assert exchange.seen.turns[-1].pictures == (lava().picture.png,)
+
+
+def test_pictured_examples_make_another_question_of_both_stages(provider, tmp_path):
+    Teacher("openai/gpt-4o-mini").advise(lava())
+    (tmp_path / "set.toml").write_text("example_pictures = 1")
+    for _ in range(2):
+        Teacher("openai/gpt-4o-mini", prompts=tmp_path).advise(lava())
+    assert len(provider.log) == 4
+    pictured(tmp_path, "seed = 5")
+    Teacher("openai/gpt-4o-mini", prompts=tmp_path).advise(lava())
+    assert len(provider.log) == 6
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_embedded_teacher_is_not_misled_by_examples(tmp_path, stages):
+    (tmp_path / "set.toml").write_text(f"example_pictures = 3\nstages = {stages}")
+    for env_id in ("MiniGrid-LavaGapS7-v0", "MiniGrid-Fetch-6x6-N2-v0", "MiniGrid-DoorKey-5x5-v0"):
+        view = view_of(env_id)
+        advice = [
+            Teacher("embedded/minigrid-planner", prompts=prompts, store=None).advise(view).probs
+            for prompts in (None, tmp_path)
+        ]
+        assert np.array_equal(*advice)
 
 
 def test_a_folder_that_does_not_exist_is_named_beside_the_bundled_sets():

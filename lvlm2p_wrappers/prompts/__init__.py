@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import hashlib
 import json
 import re
-import tomllib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +15,15 @@ import jinja2
 import jsonschema
 import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lvlm2p_wrappers.errors import PromptError
+from lvlm2p_wrappers.errors import BadReplyError, PromptError
+from lvlm2p_wrappers.prompts.examples import Worked, read_examples
+from lvlm2p_wrappers.prompts.folders import bundled_prompts, find, fingerprint, folders_of
+from lvlm2p_wrappers.prompts.options import Options, read_options
 from lvlm2p_wrappers.replies import ANALYSES, action_schema, analysis_schema, read_action, read_analysis
 from lvlm2p_wrappers.views import About, Picture, View
+
+__all__ = ["Action", "Message", "Options", "PromptSet", "Question", "Schema", "Stage", "bundled_prompts"]
 
 Stage = Literal["analysis", "action"]
 
@@ -70,48 +72,6 @@ class Action(NamedTuple):
     does: str
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Sampling(_Table):
-    """How the model is asked to answer; None leaves the choice to the provider."""
-
-    temperature: float | None = 0.0
-    max_tokens: int = Field(default=2048, ge=1)
-    reasoning_effort: str | None = None
-
-
-class Names(_Table):
-    """Names for the actions of environments that give none."""
-
-    env: str
-    actions: list[str]
-    does: list[str] = []
-
-
-class Options(_Table):
-    """The options of a prompt set, as its ``set.toml`` gives them."""
-
-    stages: Literal[1, 2] = 2
-    analysis: Literal["grid", "summary"] = "summary"
-    picture_in_action: bool = True
-    history: int = Field(default=0, ge=0)
-    sampling: Sampling = Sampling()
-    rules: dict[str, str] = {}
-    actions: dict[str, str] = {}
-    names: list[Names] = []
-
-
-def bundled_prompts() -> Path:
-    """The folder of the bundled sets: inside the package when installed, at the top of a checkout when editable."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "_prompts", here.parent / "prompts"):
-        if folder.is_dir():
-            return folder
-    raise PromptError(f"there is no prompt folder beside {here}; reinstall the package")
-
-
 class PromptSet:
     """A folder of templates and data that turns a view into the conversations of the two stages.
 
@@ -132,17 +92,10 @@ class PromptSet:
     """
 
     def __init__(self, folder: str | Path | None, family: str) -> None:
-        bundled = bundled_prompts()
-        self.folders = [bundled / family]
-        if folder is not None and (bundled / str(folder)).is_dir() and not Path(folder).is_dir():
-            self.folders = [bundled / str(folder)]
-        elif folder is not None:
-            self.folders.insert(0, _existing(Path(folder), bundled))
-        self.fingerprint = _digest(self.folders)
-        self.options = self._read_options()
-        self._examples: list[dict[str, Any]] = _toml(self._where("examples.toml")).get("example", [])
-        if not isinstance(self._examples, list):
-            raise PromptError(f"{self._where('examples.toml')}: write [[example]], with two brackets")
+        self.folders = folders_of(folder, family)
+        self.fingerprint = fingerprint(self.folders)
+        self.options = read_options(self.folders)
+        self._examples = read_examples(self.folders)
         self._form = self._read_schema() or ANALYSES[self.options.analysis]
         self._analysis_schema = Schema(self._form if isinstance(self._form, dict) else analysis_schema(self._form))
         self._sampling = self.options.sampling.model_dump(exclude_none=True)
@@ -184,7 +137,7 @@ class PromptSet:
 
         In one-stage operation the analysis is empty and the picture is always sent.
         """
-        names = tuple(action.name for action in self.actions(view.about))
+        names = self._names(view.about)
         picture = view.picture if self.options.picture_in_action or not analysis else None
         read = functools.partial(read_action, actions=names)
         return self._question("action", view, _schema_of(names), read, picture=picture, analysis=analysis)
@@ -216,7 +169,13 @@ class PromptSet:
         picture: Picture | None,
         analysis: str = "",
     ) -> Question:
-        named = dict(zip(view.about.actions, (action.name for action in self.actions(view.about)), strict=True))
+        system = Message("system", self._system(stage, view.about, schema, picture is not None))
+        user = Message("user", self._user(stage, view, analysis), picture)
+        messages = (system, *self._examples_of(stage, view.about), user)
+        return Question(stage, view.about.env_id, messages, schema, self._sampling, read, self)
+
+    def _user(self, stage: Stage, view: View, analysis: str) -> str:
+        named = dict(zip(view.about.actions, self._names(view.about), strict=True))
         variables: dict[str, Any] = {
             "env_id": view.about.env_id,
             "mission": view.mission,
@@ -225,9 +184,10 @@ class PromptSet:
         }
         if stage == "action":
             variables["analysis"] = analysis
-        system = Message("system", self._system(stage, view.about, schema, picture is not None))
-        user = Message("user", self._render(f"{stage}.user.jinja", variables), picture)
-        return Question(stage, view.about.env_id, (system, user), schema, self._sampling, read, self)
+        return self._render(f"{stage}.user.jinja", variables)
+
+    def _names(self, about: About) -> tuple[str, ...]:
+        return tuple(action.name for action in self.actions(about))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def _system(self, stage: Stage, about: About, schema: Schema, picture: bool) -> str:
@@ -236,11 +196,37 @@ class PromptSet:
             "env_id": about.env_id,
             "actions": self.actions(about),
             "rules": self._rules_for(about.env_id),
-            "examples": [row for row in self._examples if fnmatch.fnmatchcase(about.env_id, row.get("env", "*"))],
+            "examples": self._examples.told(about.env_id),
+            "pictured": len(self._worked(about)),
             "schema": schema.text,
             "picture": picture,
         }
         return self._render(f"{stage}.system.jinja", variables)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
+    def _worked(self, about: About) -> list[Worked]:
+        options = self.options
+        return self._examples.shown(about.env_id, options.example_pictures, options.history, self._names)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
+    def _examples_of(self, stage: Stage, about: About) -> tuple[Message, ...]:
+        """The pictured examples as turns of the conversation: a question as ours will be, and the reply to imitate."""
+        turns: list[Message] = []
+        for view, example, where in self._worked(about):
+            names = self._names(about)
+            probabilities = dict.fromkeys(names, 0.0) | example.probabilities
+            action = json.dumps({"reasoning": example.reasoning, "probabilities": probabilities})
+            try:
+                analysis = ""
+                if self.options.stages == 2:
+                    analysis = read_analysis(json.dumps(example.analysis), self._form)
+                reply = analysis if stage == "analysis" else read_action(action, names)
+            except BadReplyError as error:
+                raise PromptError(f"{where} is no reply that {about.env_id} could get: {error}") from None
+            sent = stage == "analysis" or self.options.picture_in_action or not analysis
+            turns.append(Message("user", self._user(stage, view, analysis), view.picture if sent else None))
+            turns.append(Message("assistant", reply))
+        return tuple(turns)
 
     def _render(self, name: str, variables: Mapping[str, Any]) -> str:
         try:
@@ -259,26 +245,7 @@ class PromptSet:
         return next((file for pattern, file in self.options.rules.items() if fnmatch.fnmatchcase(env_id, pattern)), "")
 
     def _where(self, name: str) -> Path:
-        return next((folder / name for folder in self.folders if (folder / name).is_file()), self.folders[-1] / name)
-
-    def _read_options(self) -> Options:
-        """A user's ``set.toml`` changes only what it names; its rules and names come before the bundled ones."""
-        merged: dict[str, Any] = {}
-        for folder in reversed(self.folders):
-            for key, value in _toml(folder / "set.toml").items():
-                old = merged.get(key)
-                if isinstance(value, dict) and isinstance(old, dict):
-                    merged[key] = {**value, **{name: old[name] for name in old if name not in value}}
-                elif isinstance(value, list) and isinstance(old, list):
-                    merged[key] = value + old
-                else:
-                    merged[key] = value
-        try:
-            return Options.model_validate(merged)
-        except ValidationError as error:
-            first, known = error.errors()[0], ", ".join(Options.model_fields)
-            where = f"{self._where('set.toml')}: {'.'.join(map(str, first['loc']))}"
-            raise PromptError(f"{where}: {first['msg']}; the options are {known}") from None
+        return find(self.folders, name)
 
     def _read_schema(self) -> dict[str, Any] | None:
         path = self._where("analysis.schema.json")
@@ -297,30 +264,6 @@ class PromptSet:
 @functools.lru_cache(maxsize=64)
 def _schema_of(actions: tuple[str, ...]) -> Schema:
     return Schema(action_schema(actions))
-
-
-def _existing(folder: Path, bundled: Path) -> Path:
-    if not folder.is_dir():
-        sets = ", ".join(sorted(path.name for path in bundled.iterdir() if path.is_dir()))
-        raise PromptError(
-            f"there is no prompt folder {str(folder)!r}. Give a folder with your own templates, or one of: {sets}."
-        )
-    return folder
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PromptError(f"{path}: {error}") from None
-
-
-def _digest(folders: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
 
 
 def _line_of(error: Exception, name: str) -> str:

@@ -1,0 +1,136 @@
+"""Few-shot examples: in words, for the templates to print, or with the picture of a real environment."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from pydantic import Field, ValidationError
+
+from lvlm2p_wrappers.errors import PromptError, UsageError
+from lvlm2p_wrappers.prompts.folders import find, read_toml
+from lvlm2p_wrappers.prompts.options import Table
+from lvlm2p_wrappers.views import About, View, viewer
+
+
+class Moment(Table):
+    """A moment of an environment: made by its id, reset with a seed, after some actions."""
+
+    env_id: str
+    seed: int = Field(default=0, ge=0)
+    actions: tuple[str, ...] = ()
+
+
+class Pictured(Table):
+    """An example with a picture: the moment that is shown, and the replies to imitate."""
+
+    env: str = "*"
+    picture: Moment
+    analysis: dict[str, Any] = Field(default_factory=dict)
+    reasoning: str = ""
+    probabilities: dict[str, float]
+
+
+class Worked(NamedTuple):
+    """A pictured example, drawn; ``where`` says for errors where it is from."""
+
+    view: View
+    example: Pictured
+    where: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a set's ``examples.toml`` holds.
+
+    Attributes:
+        path: the file.
+        in_words: the tables with no picture, in the file's order: what is in them is between them and the templates.
+        pictured: those with one, each with its number in the file.
+    """
+
+    path: Path
+    in_words: tuple[dict[str, Any], ...]
+    pictured: tuple[tuple[int, Pictured], ...]
+
+    def told(self, env_id: str) -> list[dict[str, Any]]:
+        """The examples in words that fit an environment."""
+        return [row for row in self.in_words if fnmatch.fnmatchcase(env_id, row.get("env", "*"))]
+
+    def shown(self, env_id: str, most: int, history: int, names: Callable[[About], Sequence[str]]) -> list[Worked]:
+        """The first pictured examples that fit an environment, drawn.
+
+        Args:
+            env_id: the environment that is asked about.
+            most: at most so many.
+            history: how many of the last actions are told.
+            names: the names that the set gives the actions of an environment.
+
+        Raises:
+            PromptError: if the moment of one cannot be reached.
+        """
+        fitting = [pair for pair in self.pictured if fnmatch.fnmatchcase(env_id, pair[1].env)][:most]
+        found = []
+        for number, example in fitting:
+            where = f"{self.path}: example {number}"
+            found.append(Worked(_seen(example.picture, history, names, where), example, where))
+        return found
+
+
+def read_examples(folders: Sequence[Path]) -> Examples:
+    """Read ``examples.toml``.
+
+    Raises:
+        PromptError: if it is broken.
+    """
+    path = find(folders, "examples.toml")
+    tables = read_toml(path).get("example", [])
+    if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+        raise PromptError(f"{path}: write [[example]], with two brackets")
+    in_words, pictured = [], []
+    for number, table in enumerate(tables, start=1):
+        if "picture" not in table:
+            in_words.append(table)
+            continue
+        try:
+            pictured.append((number, Pictured.model_validate(table)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise PromptError(f"{path}: example {number}: {problem}") from None
+    return Examples(path, tuple(in_words), tuple(pictured))
+
+
+def _seen(moment: Moment, history: int, names: Callable[[About], Sequence[str]], where: str) -> View:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # BabyAI tells of every layout that it rejects
+            env = gym.make(moment.env_id, render_mode="rgb_array", disable_env_checker=True)
+            env.reset(seed=moment.seed)
+            look = viewer(env)
+            played = _numbers_of(moment, names(look.about))
+            _play(env, played)
+            view = look.view(tuple(look.about.actions[i] for i in played)[max(0, len(played) - history) :])
+            env.close()
+    except (gym.error.Error, ImportError, TypeError, ValueError, UsageError) as error:
+        raise PromptError(f"{where}: its picture cannot be drawn: {error}") from None
+    return view
+
+
+def _numbers_of(moment: Moment, names: Sequence[str]) -> list[int]:
+    for name in moment.actions:
+        if name not in names:
+            raise ValueError(f"no action {name!r}; {moment.env_id} has {', '.join(names)}")
+    return [names.index(name) for name in moment.actions]
+
+
+def _play(env: gym.Env[Any, Any], actions: Sequence[int]) -> None:
+    for number, action in enumerate(actions, start=1):
+        _, _, terminated, truncated, _ = env.step(action + int(env.action_space.start))  # type: ignore[attr-defined]
+        if terminated or truncated:
+            raise ValueError(f"the episode ends with action {number} of {len(actions)}")

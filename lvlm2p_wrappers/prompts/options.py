@@ -1,0 +1,84 @@
+"""The options of a prompt set: what its ``set.toml`` may say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lvlm2p_wrappers.errors import PromptError
+from lvlm2p_wrappers.prompts.folders import find, read_toml
+
+
+class Table(BaseModel):
+    """A table of a set's TOML files: what it does not know, it refuses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sampling(Table):
+    """How the model is asked to answer; None leaves the choice to the provider."""
+
+    temperature: float | None = 0.0
+    max_tokens: int = Field(default=4096, ge=1)
+    reasoning_effort: str | None = None
+
+
+class Names(Table):
+    """Names for the actions of environments that give none."""
+
+    env: str
+    actions: list[str]
+    does: list[str] = []
+
+
+class Options(Table):
+    """The options of a prompt set, as its ``set.toml`` gives them.
+
+    Attributes:
+        stages: 2 for analysis and action, 1 for action alone.
+        analysis: the form of the first stage's reply.
+        picture_in_action: whether the picture is sent again with the second stage.
+        history: how many of the last actions are told.
+        example_pictures: how many of the pictured examples are shown, at most.
+        sampling: what is sent to the model along with the messages.
+        rules: partials by environment id; the first match wins.
+        actions: what actions do, by name.
+        names: names for the actions of environments that give none.
+    """
+
+    stages: Literal[1, 2] = 2
+    analysis: Literal["grid", "summary"] = "summary"
+    picture_in_action: bool = True
+    history: int = Field(default=0, ge=0)
+    example_pictures: int = Field(default=0, ge=0)
+    sampling: Sampling = Sampling()
+    rules: dict[str, str] = {}
+    actions: dict[str, str] = {}
+    names: list[Names] = []
+
+
+def read_options(folders: Sequence[Path]) -> Options:
+    """Read ``set.toml``: a user's changes only what it names; its rules and names come before the bundled ones.
+
+    Raises:
+        PromptError: if an option does not exist, or its value cannot be.
+    """
+    merged: dict[str, Any] = {}
+    for folder in reversed(folders):
+        for key, value in read_toml(folder / "set.toml").items():
+            old = merged.get(key)
+            if isinstance(value, dict) and isinstance(old, dict):
+                merged[key] = {**value, **{name: old[name] for name in old if name not in value}}
+            elif isinstance(value, list) and isinstance(old, list):
+                merged[key] = value + old
+            else:
+                merged[key] = value
+    try:
+        return Options.model_validate(merged)
+    except ValidationError as error:
+        first, known = error.errors()[0], ", ".join(Options.model_fields)
+        where = f"{find(folders, 'set.toml')}: {'.'.join(map(str, first['loc']))}"
+        raise PromptError(f"{where}: {first['msg']}; the options are {known}") from None
