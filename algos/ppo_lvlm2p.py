@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import sys
 import time
@@ -83,6 +82,8 @@ class Args:
         for name, least in at_least.items():
             if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+        if self.ask_share > 1:
+            raise UsageError(f"--ask-share {self.ask_share}: it is a share, give at most 1")
         if (most := self.batch_size // 2) < (given := self.num_minibatches):  # one row alone cannot be normalized
             raise UsageError(f"--num-minibatches {given}: give at most {most}, half of a rollout's frames")
 
@@ -146,26 +147,28 @@ class Agent(nn.Module):
 
 
 # Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
-Rollout = namedtuple("Rollout", "obs dones actions logprobs entropies values rewards")
+Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
 # What an update learns from; one row a frame.
 Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teacher_probs teacher_mask")
 
 
-def collect(agent, envs, next_obs, next_done, args, log, ask_from):
-    """Play num_steps steps in every env, asking about the observations where the student's entropy is ask_from or more.
+def collect(agent, envs, next_obs, next_done, args, log, ask_share):
+    """Play num_steps steps in every env, asking about that share of the frames where the student is least sure.
 
     Returns the steps, and the observation and done that come after them.
     """
-    steps = []
+    steps, entropies = [], []
     for _ in range(args.num_steps):
         with torch.no_grad():
             action, logprob, entropy, value, _ = agent.get_action_and_value(next_obs)
-        if ask_from < math.inf:
-            envs.ask((entropy >= ask_from).cpu().numpy())
+        if ask_share > 0:
+            # Against the frames of this rollout so far: a student that becomes surer is still asked about as often.
+            entropies.append(entropy)
+            envs.ask((entropy >= torch.cat(entropies).quantile(1 - ask_share)).cpu().numpy())
         obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
         log.step(reward, infos)
         reward = torch.as_tensor(reward).to(value)
-        steps.append((next_obs, next_done, action, logprob, entropy, value, reward))
+        steps.append((next_obs, next_done, action, logprob, value, reward))
         # MiniGrid's time limit is part of the task, nothing can be earned after it: both ends stop the value.
         next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
     return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
@@ -264,7 +267,9 @@ class LabelReplay:
 
     def add(self, obs, probs):
         """Keep some labels, instead of the oldest ones where there is no room."""
-        rows = (self.count + torch.arange(len(obs))) % len(self.obs)
+        size = len(self.obs)
+        obs, probs = obs[-size:], probs[-size:]
+        rows = (self.count + torch.arange(len(obs))) % size
         self.obs[rows], self.probs[rows] = obs.cpu(), probs.cpu()
         self.count += len(obs)
 
@@ -378,22 +383,18 @@ def train(args, envs, agent, optimizer, log, labels, device):
     next_done = torch.zeros(args.num_envs, device=device)
     advice = torch.zeros((args.num_steps, args.num_envs, int(envs.single_action_space.n)), device=device)
     mask = torch.zeros((args.num_steps, args.num_envs), dtype=torch.bool, device=device)
-    ask_from = -math.inf if args.ask_share >= 1 else math.inf  # the first rollout only shows how sure the student is
     num_iterations = args.total_timesteps // args.batch_size
     for iteration in range(log.global_step // args.batch_size, num_iterations):
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
         lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
         # Advice that weighs nothing is not worth asking for.
-        rollout, next_obs, next_done = collect(
-            agent, envs, next_obs, next_done, args, log, ask_from if lam > 0 else math.inf
-        )
+        ask_share = args.ask_share if lam > 0 else 0
+        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log, ask_share)
         if args.lam > 0:
             advice, mask = (torch.as_tensor(rows, device=device) for rows in envs.gather())
         if args.labels == "hard":
             advice = nn.functional.one_hot(advice.argmax(-1), advice.shape[-1]).float()
-        if args.ask_share < 1:
-            ask_from = rollout.entropies.quantile(1 - args.ask_share).item()
         with torch.no_grad():
             next_value = agent.critic(agent.network(next_obs.float())).squeeze(-1)
         advantages, returns = compute_gae(
@@ -420,8 +421,8 @@ def save_checkpoint(agent, optimizer, log, labels):
     learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     so_far = {"global_step": log.global_step, "episodes": log.episodes, "ends": log.ends, "counts": log.counts()}
     so_far["seconds"] = time.perf_counter() - log.started
-    kept = min(labels.count, len(labels.obs))
-    learnt["labels"] = labels.obs[:kept].clone(), labels.probs[:kept].clone()
+    oldest_first = torch.arange(max(labels.count - len(labels.obs), 0), labels.count) % len(labels.obs)
+    learnt["labels"] = labels.obs[oldest_first], labels.probs[oldest_first]
     torch.save({"args": vars(log.args), **learnt, "log": so_far}, log.run_dir / "checkpoint.tmp")
     (log.run_dir / "checkpoint.tmp").replace(log.run_dir / "checkpoint.pt")
 

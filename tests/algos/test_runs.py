@@ -1,0 +1,231 @@
+"""The scripts as programs: what a run leaves behind, how it goes on after a kill, and what it says of mistakes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.algos.scripts import (
+    called,
+    checkpoint_of,
+    command,
+    curve_of,
+    ppo,
+    prolong,
+    resume,
+    scalars_of,
+    student_of,
+    train,
+)
+
+CHARTS = {f"charts/{name}" for name in ("episodic_return", "episodic_length", "SPS", "learning_rate")}
+LOSSES = {f"losses/{name}" for name in ("value_loss", "policy_loss", "entropy", "explained_variance")}
+LOSSES_OF_PPO = {f"losses/{name}" for name in ("old_approx_kl", "approx_kl", "clipfrac")}
+TEACHER = {
+    f"teacher/{name}"
+    for name in ("labels", "calls", "cached_share", "bad_replies", "cost_usd", "kl", "agreement", "lam")
+}
+
+
+def expected_scalars(script):
+    return CHARTS | LOSSES | (LOSSES_OF_PPO if script is ppo else set())
+
+
+@pytest.mark.slow
+def test_a_run_with_the_embedded_teacher_leaves_summary_curve_scalars_and_student(script):
+    flags = "--lam", 1, "--total-timesteps", 512, "--num-envs", 4, "--num-steps", 64, "--store", "answers.sqlite"
+    done = subprocess.run(command(script, *flags), check=True, capture_output=True, text=True)
+    (run_dir,) = Path("runs").iterdir()
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert list(summary) == [
+        *("env_id", "algo", "seed", "lam", "global_step", "episodes", "mean_return_100", "success_100"),
+        *("steps_per_s", "teacher"),
+    ]
+    assert (summary["env_id"], summary["algo"], summary["seed"]) == ("MiniGrid-LavaGapS7-v0", script.ALGO, 1)
+    assert summary["lam"] == 1
+    assert summary["global_step"] == 512
+    teacher = summary["teacher"]
+    assert list(teacher) == ["model", "labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd"]
+    assert (teacher["model"], teacher["labels"], teacher["bad_replies"]) == ("embedded/minigrid-planner", 512, 0)
+    assert 0 < teacher["distinct_views"] <= teacher["calls"] < 512
+    assert Path("answers.sqlite").exists()
+    assert "answers.sqlite" in done.stdout
+    assert scalars_of(run_dir).keys() == expected_scalars(script) | TEACHER
+    assert [row["global_step"] for row in curve_of(run_dir)] == ["256", "512"]
+    assert student_of(run_dir)
+
+    again = subprocess.run(command(script, *flags, "--exp-name", "again"), check=True, capture_output=True, text=True)
+    summary = json.loads(again.stdout[again.stdout.index("{") :])
+    assert summary["teacher"]["calls"] == 0
+    assert summary["teacher"]["cached"] == summary["teacher"]["labels"] == 512
+
+
+@pytest.mark.parametrize("flags", [{}, {"ask_share": 0.25, "replay_minibatches": 2, "lam_gate_return": 0.9}])
+def test_a_plain_run_asks_nobody_and_says_so(script, flags):
+    summary, run_dir = train(script, lam=0, **flags)
+    assert summary["teacher"] is None
+    of_episodes = {"charts/episodic_return", "charts/episodic_length"}  # there may be none yet
+    assert scalars_of(run_dir).keys() | of_episodes == expected_scalars(script)
+    assert not Path("store.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_plain_run_opens_no_store_and_loads_no_litellm(script, tmp_path):
+    lines = f"import runpy, sys; script = runpy.run_path({script.__file__!r}); "
+    lines += "script['main'](script['Args'](lam=0, total_timesteps=32, num_envs=2, num_steps=16)); "
+    lines += "print('litellm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_figures_over_100_episodes_are_empty_before_there_are_so_many(turn_to_the_ball):
+    summary, run_dir = train(ppo, env_id=turn_to_the_ball, lam=0, total_timesteps=128)
+    first, second = curve_of(run_dir)
+    assert (first["episodes"], first["mean_return_100"], first["success_100"]) == ("64", "", "")
+    assert float(first["mean_return_50"]) <= 1
+    assert float(second["success_100"]) == summary["success_100"]
+
+
+def test_a_run_in_which_no_episode_ended_reports_no_return(script):
+    summary, _ = train(script, lam=0, total_timesteps=16, num_steps=8, seed=2)
+    assert summary["episodes"] == 0
+    assert (summary["mean_return_100"], summary["success_100"]) == (None, None)
+
+
+def test_a_second_run_in_one_process_counts_its_own_labels_only():
+    assert train(ppo)[0]["teacher"]["labels"] == 128
+    summary, _ = train(ppo)
+    assert (summary["teacher"]["labels"], summary["teacher"]["calls"]) == (128, 0)
+
+
+def test_learning_rate_is_annealed_only_if_asked(script):
+    _, constant = train(script, lam=0, total_timesteps=256)
+    _, annealed = train(script, lam=0, total_timesteps=256, anneal_lr=True)
+    rate = script.Args().learning_rate
+    assert scalars_of(constant)["charts/learning_rate"] == pytest.approx([rate] * 4)
+    assert scalars_of(annealed)["charts/learning_rate"] == pytest.approx([rate, 0.75 * rate, 0.5 * rate, 0.25 * rate])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_with_its_summary_and_its_student(script):
+    flags = "--lam", 0, "--total-timesteps", 10_000_000, "--num-envs", 2, "--num-steps", 16
+    # A job in a script's background ignores Ctrl-C, and so do its children: the tests may be run like that.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    run = subprocess.Popen(
+        command(script, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeding
+    )
+    try:
+        while run.poll() is None and not any(path.stat().st_size for path in Path().glob("runs/*/curve.csv")):
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    (run_dir,) = Path("runs").iterdir()
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert 0 < summary["global_step"] < 10_000_000
+    assert student_of(run_dir)
+    assert int(curve_of(run_dir)[-1]["global_step"]) <= summary["global_step"]
+
+
+def test_capture_video_records_the_first_env():
+    train(ppo, lam=0, capture_video=True, total_timesteps=512, num_steps=128)
+    assert list(Path("videos").glob("*/*.mp4"))
+
+
+# Going on after a kill
+
+
+def test_a_resumed_run_goes_on_with_the_flags_weights_counters_and_curve_of_the_run(script):
+    flags = {"lam": 0, "total_timesteps": 640, "checkpoint_every": 3, "seed": 5}
+    _, run_dir = train(script, **flags)
+    whole = [row["global_step"] for row in curve_of(run_dir)]
+    checkpoint = checkpoint_of(run_dir)
+    assert checkpoint["log"]["global_step"] == 576  # the ninth of ten updates; the tenth came after it
+    (run_dir / "summary.json").unlink()  # as if it had been killed there
+    summary = resume(script, run_dir, seed=77, total_timesteps=1024)
+    assert (summary["global_step"], summary["seed"]) == (640, 5)
+    assert summary["episodes"] >= checkpoint["log"]["episodes"]
+    assert [row["global_step"] for row in curve_of(run_dir)] == whole
+    events = EventAccumulator(str(run_dir)).Reload()
+    assert [event.step for event in events.Scalars("charts/SPS")] == [int(step) for step in whole]
+
+
+def test_a_resumed_student_starts_from_the_checkpoints_weights(script):
+    _, run_dir = train(script, lam=0, total_timesteps=128, checkpoint_every=2)
+    kept = checkpoint_of(run_dir)["student"]
+    resume(script, run_dir)  # nothing is left to do
+    again = student_of(run_dir)
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_a_resumed_runs_teacher_counters_go_on():
+    flags = {"env_id": "MiniGrid-LavaGapS5-v0", "lam": 1.0, "checkpoint_every": 1, "store": None}
+    first, run_dir = train(ppo, total_timesteps=128, **flags)
+    prolong(run_dir, 256)
+    summary = resume(ppo, run_dir)
+    assert summary["teacher"]["labels"] == 256
+    assert summary["teacher"]["calls"] >= first["teacher"]["calls"]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--lam", -1], "--lam -1.0: give 0 or more"),
+        (["--lam", "nan"], "--lam nan: give 0 or more"),
+        (["--lam-decay-steps", -5], "--lam-decay-steps -5: give 0 or more"),
+        (["--lam-gate-return", "nan"], "--lam-gate-return nan: give 0 or more"),
+        (["--rl-coef", -0.5], "--rl-coef -0.5: give 0 or more"),
+        (["--ask-share", -0.1], "--ask-share -0.1: give 0 or more"),
+        (["--ask-share", 25], "--ask-share 25.0: it is a share, give at most 1"),
+        (["--labels", "medium"], "invalid choice 'medium'"),
+        (["--replay-minibatches", -1], "--replay-minibatches -1: give 0 or more"),
+        (["--replay-batch", 0], "--replay-batch 0: give 1 or more"),
+        (["--replay-size", 0], "--replay-size 0: give 1 or more"),
+        (["--num-envs", 0], "--num-envs 0: give 1 or more"),
+        (["--concurrency", 0], "--concurrency 0: give 1 or more"),
+        (["--num-envs", 2, "--num-steps", 64, "--total-timesteps", 100], "--total-timesteps 100: give 128 or more"),
+        (["--lam", 0, "--env-id", "CartPole-v1"], "CartPole-v1 is not a MiniGrid env"),
+        (["--model", "nosuchprovider/nosuchmodel"], "nosuchprovider/nosuchmodel"),
+        (["--prompts", "no_such_folder"], "no_such_folder"),
+        (["--resume", "no/such/run"], "--resume no/such/run: no checkpoint.pt in it; --checkpoint-every writes one"),
+    ],
+)
+def test_a_mistake_of_the_user_ends_in_one_short_message_and_exit_code_2(script, monkeypatch, capsys, flags, says):
+    code, message = called(script, monkeypatch, capsys, *flags)
+    assert code == 2
+    assert says in message
+    assert "Traceback" not in message
+
+
+def test_minibatches_of_ppo_that_cannot_be_normalized_are_refused(monkeypatch, capsys):
+    flags = "--num-envs", 2, "--num-steps", 3, "--num-minibatches", 4
+    code, message = called(ppo, monkeypatch, capsys, *flags)
+    assert code == 2
+    assert "--num-minibatches 4: give at most 3, half of a rollout's frames" in message
+
+
+def test_an_unknown_env_is_named(script, monkeypatch, capsys):
+    code, message = called(script, monkeypatch, capsys, "--lam", 0, "--env-id", "MiniGrid-LavaGapS99-v0")
+    assert code == 1
+    assert "MiniGrid-LavaGapS99" in message
+
+
+def test_capture_video_without_moviepy_says_what_to_install(script, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "moviepy", None)
+    code, message = called(script, monkeypatch, capsys, "--lam", 0, "--capture-video")
+    assert code == 1
+    assert "moviepy" in message.lower()
+    assert "pip install" in message
