@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.algos.scripts import evaluate, ppo, train
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -12,11 +14,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def blocks(language):
     for page in PAGES:
         for number, code in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)):
-            yield pytest.param(code, id=f"{page.stem}-{number}")
+            marks = [pytest.mark.slow] if "student.onnx" in code else []
+            yield pytest.param(code, id=f"{page.stem}-{number}", marks=marks)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_every_python_block_runs(code):
+    if "student.onnx" in code:
+        _, run_dir = train(ppo, env_id="MiniGrid-LavaGapS7-v0", lam=0)
+        evaluate.main(evaluate.Args(run_dir, episodes=2))
+        (run_dir / "student.onnx").rename("student.onnx")
     exec(compile(code, "block", "exec"), {})
 
 

@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lvlm2p_wrappers.cli import estimate, store
+from lvlm2p_wrappers.cli import ask, compare, estimate, evaluate, preview, report, store
 from lvlm2p_wrappers.cli.printing import complain
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = (estimate, store)
+_COMMANDS = (preview, ask, estimate, evaluate, compare, report, store)
 
 _DESCRIPTION = """\
 Large vision-language models as teachers for small reinforcement-learning agents.

@@ -15,8 +15,7 @@ from lvlm2p_wrappers.cli.printing import plain
 
 COMMANDS = [
     (),
-    ("estimate",),
-    ("store",),
+    *((name,) for name in ("preview", "ask", "estimate", "evaluate", "compare", "report", "store")),
     *(("store", action) for action in ("stats", "list", "show", "export", "import", "prune")),
 ]
 RUN = "import sys; from lvlm2p_wrappers.cli import main; sys.exit(main())"

@@ -1,0 +1,65 @@
+"""How good the imperfect teachers of the experiments are by themselves: five salts, a hundred episodes each.
+
+python benchmarks/teachers.py
+
+Each row is what `lvlm2p evaluate` finds for one teacher, its actions sampled. A finished one is skipped the next time.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import teacher_cards
+import tyro
+from run import RESULTS, append
+from suites import ERRORS, TASKS
+
+COLUMNS = ("task", "error", "salt", "episodes", "success", "mean_return", "action_accuracy", "command")
+
+
+@dataclass
+class Args:
+    """How thoroughly they are judged."""
+
+    episodes: int = 100  # episodes of each salt
+    states: int = 200  # states labelled for the action accuracy
+    salts: tuple[int, ...] = (1, 2, 3, 4, 5)  # which of their mistakes
+    store: str = "default"  # where the teachers' answers are kept
+    results: Path = RESULTS / "teachers.csv"  # where the rows are appended
+
+
+def teachers():
+    """Every task with every error that an experiment uses on it."""
+    for task in TASKS.values():
+        yield task, task.error
+        yield from ((task, errors[task.name]) for errors in ERRORS.values() if task.name in errors)
+
+
+def row_of(args, task, error, salt):
+    """Judge one teacher."""
+    model = task.teacher(salt, error)
+    with TemporaryDirectory() as folder:
+        judged = teacher_cards.Args(model=model, states=args.states, episodes=args.episodes, folder=Path(folder))
+        card = teacher_cards.evaluated(judged, task.env_id, args.store)["card"]
+    played = card["episodes"]["sampled"]
+    values = (played["success"]["value"], played["return"]["value"], card["stage2"]["agreement"]["value"])
+    command = f"lvlm2p evaluate {task.env_id} --model '{model}' --states {args.states} --episodes {args.episodes}"
+    figures = (task.name, error, salt, args.episodes, *(round(value, 4) for value in values), command)
+    return dict(zip(COLUMNS, figures, strict=True))
+
+
+def main(args):
+    """Judge those that are missing."""
+    rows = list(csv.DictReader(args.results.open())) if args.results.exists() else []
+    there = {(row["task"], float(row["error"]), int(row["salt"])) for row in rows}
+    for task, error in teachers():
+        for salt in args.salts:
+            if (task.name, error, salt) not in there:
+                row = row_of(args, task, error, salt)
+                append(args.results, COLUMNS, [row])
+                print(*list(row.values())[:-1], flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
