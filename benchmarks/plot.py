@@ -156,6 +156,31 @@ def draw_headline(results, algo, out):
     plt.close(figure)
 
 
+def draw_frames(results, out):
+    """Frames to threshold on every task: a dot for a seed, a bar for their interquartile mean."""
+    found = results.of("threshold")
+    algos = [algo for algo in ALGOS if any(rows for (_, of, _), rows in found.items() if of == algo)]
+    figure, panels = plt.subplots(1, len(algos), figsize=(6.2 * len(algos), 3.4), layout="constrained", squeeze=False)
+    for axes, algo in zip(panels[0], algos, strict=True):
+        for (task, of, method), rows in found.items():
+            if of == algo and rows:
+                frames, reached = frames_to_threshold(rows)
+                missed = ~reached
+                y = list(TASKS).index(task) + 0.26 * (list(NAMES).index(method) - 1)
+                axes.barh(y, iqm(frames), 0.22, color=COLOURS[method], alpha=0.35)
+                axes.scatter(frames[reached], np.full(reached.sum(), y), s=14, color=COLOURS[method], zorder=3)
+                axes.scatter(frames[missed], np.full(missed.sum(), y), marker="x", color=COLOURS[method], zorder=3)
+        axes.set(xscale="log", xlim=(500, HORIZON), xlabel="frames to threshold", yticks=range(len(TASKS)))
+        axes.set_yticklabels(TASKS)
+        axes.invert_yaxis()
+        axes.set_title(algo.upper(), fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour, alpha=0.5) for colour in COLOURS.values()]
+    figure.legend(handles, [NAMES[name] for name in COLOURS], loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(out / "frames_to_threshold.png", dpi=110)
+    plt.close(figure)
+
+
 def table(header, rows):
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
@@ -171,8 +196,8 @@ def with_interval(rows, key, digits=2):
 
 
 def headline_table(results):
-    """Samples to threshold, speed-ups and final returns, by task; and the geometric means."""
-    headline, lines = results.of("headline"), []
+    """Samples to threshold and speed-ups, by task; and the geometric means."""
+    headline, lines = results.of("threshold"), []
     for algo in ALGOS:
         for method in NAMES:
             pairs = []
@@ -183,11 +208,11 @@ def headline_table(results):
                 pairs.append((plain, rows))
                 faster = "1" if method == "plain" else speed_up([(plain, rows)])
                 frames, seconds = with_interval(rows, "solved_frames", 0), with_interval(rows, "solved_s", 0)
-                figures = frames, faster, seconds, with_interval(rows, "final_return")
+                figures = frames, faster, seconds
                 lines.append([task, algo.upper(), NAMES[method], len(rows), *figures])
             if method != "plain" and len(pairs) == len(TASKS):
-                lines.append(["**all four**", algo.upper(), NAMES[method], "", "", f"**{speed_up(pairs)}**", "", ""])
-    columns = ["task", "student", "method", "seeds", "frames to threshold", "speed-up", "seconds", "return at the end"]
+                lines.append(["**all four**", algo.upper(), NAMES[method], "", "", f"**{speed_up(pairs)}**", ""])
+    columns = ["task", "student", "method", "seeds", "frames to threshold", "speed-up", "seconds"]
     return table(columns, lines)
 
 
@@ -241,7 +266,7 @@ TABLES = {
     "tuning": tuning_table,
     "ablation": lambda results: comparison_table(results, "ablation"),
     "quality": lambda results: comparison_table(results, "quality"),
-    "commands": lambda results: commands_table(results, "headline"),
+    "commands": lambda results: commands_table(results, "threshold"),
 }
 
 
@@ -261,8 +286,10 @@ def main(args):
     results = Results(args.results)
     images = args.out / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
+    draw_frames(results, images)
     for algo in ALGOS:
-        draw_headline(results, algo, images)
+        if any(rows for (_, of, _), rows in results.of("headline").items() if of == algo):
+            draw_headline(results, algo, images)
     for path in (args.out / "README.md", args.out / "docs" / "results.md"):
         if path.exists():
             write_tables(results, path)

@@ -203,8 +203,9 @@ def run_all(args, progress, pool):
         for future in wait(under_way, return_when=FIRST_COMPLETED).done:
             cell = under_way.pop(future)
             row, curve = future.result()
-            append(args.results / "curves.csv", CURVE_COLUMNS, curve)
-            append(args.results / "runs.csv", COLUMNS, [row])
+            if row["id"] not in finished(args.results):  # another runner may have been at it, too
+                append(args.results / "curves.csv", CURVE_COLUMNS, curve)
+                append(args.results / "runs.csv", COLUMNS, [row])
             solved = row["solved_frames"] or "never"
             progress.print(f"{describe(cell)}: solved at {solved}, {row['ended']} at {row['frames']} frames")
 

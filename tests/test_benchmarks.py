@@ -52,14 +52,16 @@ def test_the_smoke_suite_runs_end_to_end_and_is_made_into_figures_and_tables(mon
 
     Path("out/docs").mkdir(parents=True)
     Path("out/docs/results.md").write_text("Before.\n<!-- headline -->\n<!-- end -->\nAfter.\n")
-    monkeypatch.setitem(plot.SUITES, "headline", suites.smoke)
-    monkeypatch.setattr(plot, "TASKS", {"Empty-5x5": suites.smoke({})})
+    for suite in ("headline", "threshold"):
+        monkeypatch.setitem(plot.SUITES, suite, suites.smoke)
+    monkeypatch.setattr(plot, "TASKS", {"Empty-5x5": next(iter(cells.values())).task})
     plot.main(plot.Args(results=Path("results"), out=Path("out")))
     text = Path("out/docs/results.md").read_text()
     assert text.startswith("Before.")
     assert text.endswith("After.\n")
     assert "| Empty-5x5 | PPO |" in text
-    assert Path("out/docs/images/headline_ppo.png").stat().st_size > 10_000
+    for name in ("headline_ppo", "headline_a2c", "frames_to_threshold"):
+        assert Path(f"out/docs/images/{name}.png").stat().st_size > 10_000
 
 
 def row(solved, frames=300_000):
