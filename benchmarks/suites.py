@@ -72,7 +72,7 @@ PLAIN = {
         "LavaGapS7": "8 epochs",
         "Dynamic-Obstacles-6x6": "8 epochs, 8 minibatches",
         "Fetch-6x6-N2": "8 epochs, 8 minibatches",
-        "GoToDoor-6x6": "learning rate 2e-3",
+        "GoToDoor-6x6": "8 epochs",
     },
     "a2c": {},
 }
