@@ -160,8 +160,10 @@ def draw_frames(results, out):
     """Frames to threshold on every task: a dot for a seed, a bar for their interquartile mean."""
     found = results.of("threshold")
     algos = [algo for algo in ALGOS if any(rows for (_, of, _), rows in found.items() if of == algo)]
-    figure, panels = plt.subplots(1, len(algos), figsize=(6.2 * len(algos), 3.4), layout="constrained", squeeze=False)
-    for axes, algo in zip(panels[0], algos, strict=True):
+    figure, panels = plt.subplots(
+        len(algos), 1, figsize=(7.5, 0.6 + 3 * len(algos)), layout="constrained", squeeze=False
+    )
+    for axes, algo in zip(panels[:, 0], algos, strict=True):
         for (task, of, method), rows in found.items():
             if of == algo and rows:
                 frames, reached = frames_to_threshold(rows)
@@ -176,7 +178,9 @@ def draw_frames(results, out):
         axes.set_title(algo.upper(), fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour, alpha=0.5) for colour in COLOURS.values()]
-    figure.legend(handles, [NAMES[name] for name in COLOURS], loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(
+        handles, [NAMES[name] for name in COLOURS], loc="outside upper center", ncols=3, frameon=False, fontsize=9
+    )
     figure.savefig(out / "frames_to_threshold.png", dpi=110)
     plt.close(figure)
 
