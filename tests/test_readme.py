@@ -1,11 +1,16 @@
 """What the README and the docs show works as written."""
 
+import contextlib
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import tyro
 
-from tests.algos.scripts import evaluate, ppo, train
+from lvlm2p_wrappers.cli import main
+from tests.algos.scripts import a2c, evaluate, ppo, train
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,10 +39,40 @@ def test_every_file_that_a_page_points_to_is_there(page):
     assert not missing
 
 
-@pytest.mark.parametrize("code", blocks("bash"))
-def test_every_script_that_a_command_names_is_there_and_takes_the_flags(code):
-    for script in re.findall(r"python ((?:algos|benchmarks)/\w+\.py)", code):
-        source = (ROOT / script).read_text()
-        for line in re.findall(rf"{script} (.*?)(?:#|$)", code, flags=re.MULTILINE):
-            for flag in re.findall(r"--([a-z-]+)", line):
-                assert flag == "help" or f"    {flag.replace('-', '_')}:" in source, flag
+def commands(program):
+    """The lines of all shell blocks that call a program: (page, its words without prompt, folder and comment)."""
+    for page in PAGES:
+        for code in re.findall(r"```(?:bash|console)\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            for line in code.splitlines():
+                line = line.removeprefix("$ ").removeprefix(".venv/bin/")
+                if line.startswith(f"{program} ") and not line.startswith("python -"):
+                    yield page, shlex.split(line, comments=True)
+
+
+def scripts():
+    for page, words in commands("python"):
+        folder, _, name = words[1].partition("/")
+        yield pytest.param(folder, name, words[2:], id=f"{page.stem}: {' '.join(words[1:])}")
+
+
+@pytest.mark.parametrize(("folder", "name", "flags"), scripts())
+def test_every_script_that_a_page_names_takes_the_flags_shown(folder, name, flags):
+    if folder == "algos":
+        args = {"ppo_lvlm2p.py": ppo, "a2c_lvlm2p.py": a2c, "evaluate.py": evaluate}[name].Args
+        with pytest.raises(SystemExit, match="0") if "--help" in flags else contextlib.nullcontext():
+            tyro.cli(args, args=flags)
+    else:
+        source = (ROOT / folder / name).read_text()
+        assert all(f"    {flag[2:].replace('-', '_')}:" in source for flag in flags if flag.startswith("--"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_lvlm2p_command_of_a_page_runs(page, provider):  # noqa: ARG001 -- the paid models answer on this machine
+    Path("my_prompts").mkdir()
+    shutil.copy(ROOT / "prompts/minigrid/action.user.jinja", "my_prompts")
+    shutil.copytree("my_prompts", "without_mission")
+    assert main(["ask", "MiniGrid-Fetch-6x6-N2-v0", "--model", "embedded/minigrid-planner"]) == 0  # a store with calls
+    shorter = {"evaluate": ["--states", "12", "--episodes", "1"], "compare": ["--states", "12"]}
+    for _, words in (found for found in commands("lvlm2p") if found[0] == page):
+        assert main([*words[1:], *shorter.get(words[1], [])]) == 0, words
