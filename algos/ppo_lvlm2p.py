@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sys
 import time
 from collections import defaultdict, deque, namedtuple
@@ -293,6 +294,8 @@ def mean_of_last(n, ends, which):
 class RunLog:
     """What a run leaves in its folder: TensorBoard's file and curve.csv; at its end summary.json and student.pt."""
 
+    interrupted = False  # by Ctrl-C
+
     def __init__(self, args, teacher, run_dir, global_step=0, episodes=0, seconds=0, ends=(), counts=None):
         self.args, self.teacher, self.run_dir = args, teacher, run_dir
         self.global_step, self.episodes, self.started = global_step, episodes, time.perf_counter() - seconds
@@ -308,6 +311,13 @@ class RunLog:
         self.bar = Progress(disable=not sys.stdout.isatty())
         self.task = self.bar.add_task("", total=args.total_timesteps)
         self.bar.start()
+
+    @classmethod
+    def interrupt(cls, *_):
+        """End the run after its present update; at the second call at once."""
+        if cls.interrupted:
+            raise KeyboardInterrupt
+        cls.interrupted = True
 
     def counts(self):
         """What the teacher did in this run."""
@@ -385,6 +395,8 @@ def train(args, envs, agent, optimizer, log, labels, device):
     mask = torch.zeros((args.num_steps, args.num_envs), dtype=torch.bool, device=device)
     num_iterations = args.total_timesteps // args.batch_size
     for iteration in range(log.global_step // args.batch_size, num_iterations):
+        if log.interrupted:
+            raise KeyboardInterrupt
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
         lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
@@ -444,7 +456,6 @@ def main(args):
         where = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": run_name}
         wandb.init(**where, sync_tensorboard=True, config=vars(args), monitor_gym=True, save_code=True)
 
-    # TRY NOT TO MODIFY: seeding
     torch.manual_seed(args.seed)  # nothing else draws: the envs are seeded when they are reset
     torch.backends.cudnn.deterministic = args.torch_deterministic
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # so small a network is slower on several
@@ -483,4 +494,7 @@ def cli():
 
 
 if __name__ == "__main__":
+    # An exception at any line could be swallowed there (by the enum of MiniGrid's actions) or leave a lock taken.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, RunLog.interrupt)
     cli()

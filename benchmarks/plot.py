@@ -7,6 +7,7 @@ Aggregates are rliable's (Agarwal et al. 2021): interquartile means over seeds, 
 """
 
 import csv
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class SpeedUp:
     def __str__(self):
         if self.failed > 0.2:
             return f"none: {self.failed:.0%} never got there"
-        return f"{'>= ' if self.is_bound else ''}{self.value:.2f}x ({self.low:.2f} to {self.high:.2f})"
+        return f"{'>= ' if self.is_bound else ''}{self.value:.1f}x ({self.low:.1f} to {self.high:.1f})"
 
 
 def speed_up(pairs):
@@ -101,21 +102,18 @@ def speed_up(pairs):
     Args:
         pairs: for each task the rows of plain RL and the rows of the method, a row a seed.
     """
-    seeds = min(len(rows) for pair in pairs for rows in pair)
-    plain, taught = (np.stack([frames_to_threshold(pair[i])[0][:seeds] for pair in pairs], axis=1) for i in (0, 1))
+    frames = [[frames_to_threshold(rows)[0] for rows in pair] for pair in pairs]
+    rng = np.random.default_rng(0)
 
-    def ratio(plain, taught):
-        ratios = [iqm(plain[:, task]) / iqm(taught[:, task]) for task in range(plain.shape[1])]
-        return np.array([np.exp(np.mean(np.log(ratios)))])
+    def ratio(pairs):
+        return np.exp(np.mean([np.log(iqm(plain) / iqm(taught)) for plain, taught in pairs]))
 
     # Seeds of plain and taught runs have nothing in common but their number: each side is resampled by itself.
-    draws = np.random.default_rng(0).integers(seeds, size=(2, BOOTSTRAPS, seeds, len(pairs)))
-    tasks = np.arange(len(pairs))
-    resampled = [ratio(plain[p, tasks], taught[t, tasks])[0] for p, t in zip(*draws, strict=True)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    draws = ([[rng.choice(side, len(side)) for side in pair] for pair in frames] for _ in range(BOOTSTRAPS))
+    low, high = np.percentile([ratio(draw) for draw in draws], [2.5, 97.5])
     reached = [[frames_to_threshold(rows)[1] for rows in pair] for pair in pairs]
     failed = max(1 - taught.mean() for _, taught in reached)
-    return SpeedUp(ratio(plain, taught)[0], low, high, not all(plain.all() for plain, _ in reached), failed)
+    return SpeedUp(ratio(frames), low, high, not all(plain.all() for plain, _ in reached), failed)
 
 
 def band(axes, results, rows, column, colour, label):
@@ -135,7 +133,7 @@ def band(axes, results, rows, column, colour, label):
 
 def draw_headline(results, algo, out):
     """Success and mean return against frames on the four tasks, with the teacher's own (the paper's Fig. 3)."""
-    figure, grid = plt.subplots(2, len(TASKS), figsize=(12, 5), sharex=True, layout="constrained")
+    figure, grid = plt.subplots(2, len(TASKS), figsize=(12, 5), sharex=True, layout="constrained", squeeze=False)
     headline = results.of("headline")
     for column, task in enumerate(TASKS.values()):
         for axes, quantity, key in ((grid[0, column], 2, "success"), (grid[1, column], 1, "mean_return")):
@@ -196,6 +194,8 @@ def with_interval(rows, key, digits=2):
     values = [float(row[key]) for row in rows if row[key]]
     if not values:
         return "never"
+    if len(values) == 1:
+        return f"{values[0]:,.{digits}f}"
     return f"{iqm(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
@@ -203,19 +203,18 @@ def headline_table(results):
     """Samples to threshold and speed-ups, by task; and the geometric means."""
     headline, lines = results.of("threshold"), []
     for algo in ALGOS:
-        for method in NAMES:
-            pairs = []
-            for task in TASKS:
-                plain, rows = headline.get((task, algo, "plain"), []), headline.get((task, algo, method), [])
-                if not rows or not plain:
-                    continue
-                pairs.append((plain, rows))
+        pairs = {}
+        for task, method in itertools.product(TASKS, NAMES):
+            plain, rows = headline.get((task, algo, "plain")), headline.get((task, algo, method))
+            if plain and rows:
+                pairs.setdefault(method, []).append((plain, rows))
                 faster = "1" if method == "plain" else speed_up([(plain, rows)])
                 frames, seconds = with_interval(rows, "solved_frames", 0), with_interval(rows, "solved_s", 0)
-                figures = frames, faster, seconds
-                lines.append([task, algo.upper(), NAMES[method], len(rows), *figures])
-            if method != "plain" and len(pairs) == len(TASKS):
-                lines.append(["**all four**", algo.upper(), NAMES[method], "", "", f"**{speed_up(pairs)}**", ""])
+                lines.append([task, algo.upper(), NAMES[method], len(rows), frames, faster, seconds])
+        for method, of_tasks in pairs.items():
+            if method != "plain" and len(of_tasks) == len(TASKS):
+                mean = f"**{speed_up(of_tasks)}**"
+                lines.append(["**geometric mean**", algo.upper(), NAMES[method], "", "", mean, ""])
     columns = ["task", "student", "method", "seeds", "frames to threshold", "speed-up", "seconds"]
     return table(columns, lines)
 
@@ -259,9 +258,21 @@ def comparison_table(results, suite):
 
 
 def teacher_table(results):
-    """How good the teachers are by themselves."""
-    columns = ("task", "error", "salt", "episodes", "success", "low", "high", "mean_return", "action_accuracy")
-    return table(columns, [[row[name] for name in columns] for row in results.teachers])
+    """How good the teachers are by themselves: means over their salts, the least and the greatest in brackets."""
+    found, lines = {}, []
+    for row in results.teachers:
+        found.setdefault((row["task"], row["error"]), []).append(row)
+    for (task, error), rows in found.items():
+        episodes = sum(int(row["episodes"]) for row in rows)
+        figures = (spread(rows, name) for name in ("success", "mean_return", "action_accuracy"))
+        lines.append([task, error, len(rows), episodes, *figures])
+    return table(["task", "`error`", "salts", "episodes", "success, sampled", "mean return", "action accuracy"], lines)
+
+
+def spread(rows, key):
+    """The mean of a column of some rows, its least and its greatest."""
+    values = [float(row[key]) for row in rows]
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 TABLES = {

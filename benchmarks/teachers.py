@@ -31,9 +31,8 @@ class Args:
 
 def teachers():
     """Every task with every error that an experiment uses on it."""
-    for task in TASKS.values():
-        yield task, task.error
-        yield from ((task, errors[task.name]) for errors in ERRORS.values() if task.name in errors)
+    yield from ((task, task.error) for task in TASKS.values())
+    yield from ((TASKS[name], error) for errors in ERRORS.values() for name, error in errors.items())
 
 
 def row_of(args, task, error, salt):
