@@ -223,9 +223,9 @@ class WorkerViewer:
         missions = self._envs.get_attr("mission") if self._has_mission else ("",) * self._envs.num_envs
         if self.about.family == "minigrid":
             frames, carried = self._envs.call("get_frame", False, TILE), self._envs.get_attr("carrying")
-            return [_Seen(_minigrid_view(self.about, frames[i], missions[i], carried[i])) for i in indices]
+            return [Seen(_minigrid_view(self.about, frames[i], missions[i], carried[i])) for i in indices]
         frames = self._envs.call("render")
-        return [_Seen(_rendered_view(self.about, frames[i], missions[i])) for i in indices]
+        return [Seen(_rendered_view(self.about, frames[i], missions[i])) for i in indices]
 
     def _has(self, name: str) -> bool:
         return bool(self._envs.call("has_wrapper_attr", name)[0])
@@ -236,19 +236,22 @@ class WorkerViewer:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A view that has already been taken, in a worker process."""
+class Seen:
+    """A viewer of one view, taken earlier or in a worker process."""
 
     taken: View
 
     @property
     def about(self) -> About:
+        """Of the view's environment."""
         return self.taken.about
 
     def key(self) -> None:
+        """None: there is no state any more, only its picture."""
         return None
 
     def view(self, history: tuple[str, ...] = ()) -> View:
+        """The view, with other last actions."""
         return replace(self.taken, history=history)
 
 

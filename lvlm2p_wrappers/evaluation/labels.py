@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,28 +18,11 @@ from lvlm2p_wrappers.evaluation.states import State
 from lvlm2p_wrappers.replies import Advice
 from lvlm2p_wrappers.teacher import Teacher, Ticket
 from lvlm2p_wrappers.teacher.conversation import Exchange, conversation
-from lvlm2p_wrappers.views import About, View
+from lvlm2p_wrappers.views import Seen, View
 
 
 class UnfinishedError(TeacherError):
     """Some questions stayed without an answer for reasons that may pass; what was answered is kept."""
-
-
-@dataclass(frozen=True)
-class _Still:
-    """A viewer of one view, taken earlier."""
-
-    taken: View
-
-    @property
-    def about(self) -> About:
-        return self.taken.about
-
-    def key(self) -> None:
-        return None
-
-    def view(self, history: tuple[str, ...] = ()) -> View:
-        return replace(self.taken, history=history)
 
 
 def label_states(
@@ -66,7 +49,7 @@ def label_states(
         while waiting and len(asked) < width:
             state = waiting.popleft()
             view = replace(state.view, history=_last(state.view.history, length))
-            ticket = teacher.ask(_Still(view), view.history)
+            ticket = teacher.ask(Seen(view), view.history)
             asked[ticket.advice] = (state, view, ticket)
         for future in wait(asked, return_when=FIRST_COMPLETED).done:
             state, view, ticket = asked.pop(future)
