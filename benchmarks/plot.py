@@ -3,7 +3,8 @@
 python benchmarks/plot.py            or: make figures
 
 Figures go to docs/images/, the tables to docs/results.md, and those between a pair of markers to the README, too.
-Aggregates are rliable's (Agarwal et al. 2021): interquartile means over seeds, 95% intervals by stratified bootstrap.
+Interquartile means over seeds are rliable's (Agarwal et al. 2021), and so are the 95% intervals of the curves; those of
+the speed-ups resample the seeds of plain and of taught runs apart.
 """
 
 import csv
@@ -189,7 +190,7 @@ def table(header, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def with_interval(rows, key, digits=2):
+def with_range(rows, key, digits=2):
     """The interquartile mean of a column of some runs, and its least and greatest."""
     values = [float(row[key]) for row in rows if row[key]]
     if not values:
@@ -209,7 +210,7 @@ def headline_table(results):
             if plain and rows:
                 pairs.setdefault(method, []).append((plain, rows))
                 faster = "1" if method == "plain" else speed_up([(plain, rows)])
-                frames, seconds = with_interval(rows, "solved_frames", 0), with_interval(rows, "solved_s", 0)
+                frames, seconds = with_range(rows, "solved_frames", 0), with_range(rows, "solved_s", 0)
                 lines.append([task, algo.upper(), NAMES[method], len(rows), frames, faster, seconds])
         for method, of_tasks in pairs.items():
             if method != "plain" and len(of_tasks) == len(TASKS):
@@ -242,8 +243,8 @@ def comparison_table(results, suite):
     for (task, algo, method), rows in results.of(suite).items():
         if rows:
             solved = sum(bool(row["solved_frames"]) for row in rows)
-            figures = with_interval(rows, "solved_frames", 0), f"{solved} of {len(rows)}"
-            figures += with_interval(rows, "labels", 0), with_interval(rows, "final_return")
+            figures = with_range(rows, "solved_frames", 0), f"{solved} of {len(rows)}"
+            figures += with_range(rows, "labels", 0), with_range(rows, "final_return")
             lines.append([task, algo.upper(), method, *figures])
     columns = [
         "task",

@@ -86,7 +86,7 @@ PARTS = {
     "decay": {"lam-decay-steps": 0},
     "short rollouts": {"num-steps": 64},
 }
-# The error of a teacher that succeeds so often, its actions sampled.
+# Errors meant to let a teacher succeed so often, its actions sampled; `teachers.py` says how often it does.
 ERRORS = {"0.8": {"LavaGapS7": 0.2, "GoToDoor-6x6": 0.12}, "0.6": {"LavaGapS7": 0.4, "GoToDoor-6x6": 0.25}}
 
 
