@@ -75,6 +75,10 @@ class Agent(nn.Module):
             action = policy.sample()
         return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
 
+    def get_logprobs(self, obs):
+        """The policy's log-probabilities of all actions; none is drawn, so that the random stream stays where it is."""
+        return self.actor(self.network(obs.float())).log_softmax(-1)
+
 
 class Policy(nn.Module):
     """What is left to be used after training: planes (batch, 58, S, S), uint8, to action logits (batch, n)."""

@@ -1,6 +1,7 @@
 """PPO whose student also stays close to a vision-language teacher (LVLM2P); docs/ppo_lvlm2p.md explains it."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -62,7 +63,7 @@ class Args:
     budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
     budget_calls: int | None = None  # the most calls
     offline: bool = False  # answer from the store alone
-    lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain PPO, no teacher is asked
+    lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: no teacher is asked
     lam_decay_steps: int = 0  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
     lam_gate_return: float = 0.0  # the teacher's own mean return; lam falls as the student's comes near it (0: no gate)
     rl_coef: float = 1.0  # weight of the reinforcement part of the loss (0: distillation alone)
@@ -70,7 +71,8 @@ class Args:
     ask_share: float = 1.0  # share of the frames to ask about: those where the student is least sure
     replay_minibatches: int = 0  # minibatches of labels bought before, after each rollout (0: no label replay)
     replay_batch: int = 256  # labels in each of them
-    replay_size: int = 20_000  # how many of the last labels are kept for that
+    replay_size: int = 20_000  # how many views' labels are kept for that, the last ones
+    distrust_fatal: bool = False  # drop the advice for a view once following it ended an episode without reward
     samples_every: int = 50  # updates between pictures of what teacher and student make of some views (0: none)
     checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
     resume: str | None = None  # folder of a run to go on with: its flags, its weights, its curve
@@ -85,6 +87,8 @@ class Args:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
         if self.ask_share > 1:
             raise UsageError(f"--ask-share {self.ask_share}: it is a share, give at most 1")
+        if self.lam == self.rl_coef == 0:
+            raise UsageError("--lam 0 --rl-coef 0: nothing is left to learn from; give at least one of them")
         if (most := self.batch_size // 2) < (given := self.num_minibatches):  # one row alone cannot be normalized
             raise UsageError(f"--num-minibatches {given}: give at most {most}, half of a rollout's frames")
 
@@ -145,6 +149,10 @@ class Agent(nn.Module):
         if action is None:
             action = policy.sample()
         return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
+
+    def get_logprobs(self, obs):
+        """The policy's log-probabilities of all actions; none is drawn, so that the random stream stays where it is."""
+        return self.actor(self.network(obs.float())).log_softmax(-1)
 
 
 # Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
@@ -258,29 +266,37 @@ def update(agent, optimizer, batch, args, lam):
     return {name: float(np.mean(values)) for name, values in measured.items()}
 
 
-class LabelReplay:
-    """The last labels bought, to learn from again (DAgger's aggregation, Ross et al. 2011)."""
+class Labels:
+    """The last labels bought, one for each view, to learn from again (DAgger's aggregation, Ross et al. 2011)."""
 
-    def __init__(self, size, envs):
-        self.obs = torch.empty((size, *envs.single_observation_space.shape), dtype=torch.uint8)
-        self.probs = torch.empty((size, int(envs.single_action_space.n)))
-        self.count = 0
+    def __init__(self, envs):
+        self.shape = envs.single_observation_space.shape
+        self.kept = {}  # the teacher's probabilities by view
+        self.fatal = set()  # views where advice was followed and ended the episode without reward
 
-    def add(self, obs, probs):
-        """Keep some labels, instead of the oldest ones where there is no room."""
-        size = len(self.obs)
-        obs, probs = obs[-size:], probs[-size:]
-        rows = (self.count + torch.arange(len(obs))) % size
-        self.obs[rows], self.probs[rows] = obs.cpu(), probs.cpu()
-        self.count += len(obs)
+    def add(self, rollout, next_done, probs, mask, args):
+        """Keep a rollout's labels, but for fatal ones; returns the mask of those to learn from."""
+        views = [view.tobytes() for view in rollout.obs.flatten(0, 1).cpu().numpy()]
+        if args.distrust_fatal:
+            ended = torch.cat([rollout.dones[1:], next_done[None]]) > 0
+            fatal = mask & ended & (rollout.rewards <= 0) & (rollout.actions == probs.argmax(-1))
+            self.fatal.update(itertools.compress(views, fatal.flatten().tolist()))
+            mask = mask & torch.tensor([view not in self.fatal for view in views], device=mask.device).view_as(mask)
+        if args.replay_minibatches:
+            new = itertools.compress(zip(views, probs.flatten(0, 1).cpu(), strict=True), mask.flatten().tolist())
+            kept = [(view, row) for view, row in (self.kept | dict(new)).items() if view not in self.fatal]
+            self.kept = dict(kept[-args.replay_size :])
+        return mask
 
     def learn(self, agent, optimizer, args, lam):
         """Some minibatches of the distillation loss alone; returns its mean."""
-        device, losses = next(agent.parameters()).device, []
-        for _ in range(args.replay_minibatches if self.count else 0):
-            rows = torch.randint(min(self.count, len(self.obs)), (args.replay_batch,))
-            *_, student = agent.get_action_and_value(self.obs[rows].to(device))
-            kl = distillation_loss(self.probs[rows].to(device), student, torch.ones_like(rows, dtype=torch.bool))
+        kept, losses, device = [*self.kept.items()], [], next(agent.parameters()).device
+        for _ in range(args.replay_minibatches if kept else 0):
+            rows = torch.randint(len(kept), (args.replay_batch,))
+            views, probs = zip(*(kept[row] for row in rows.tolist()), strict=True)
+            obs = torch.frombuffer(bytearray().join(views), dtype=torch.uint8).view(-1, *self.shape)
+            student = agent.get_logprobs(obs.to(device))
+            kl = distillation_loss(torch.stack(probs).to(device), student, torch.ones_like(rows, dtype=torch.bool))
             descend(agent, optimizer, lam * kl, args)
             losses.append(kl.item())
         return {"teacher/replay_kl": float(np.mean(losses))} if losses else {}
@@ -412,17 +428,17 @@ def train(args, envs, agent, optimizer, log, labels, device):
         advantages, returns = compute_gae(
             rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
         )
+        if lam > 0:
+            mask = labels.add(rollout, next_done, advice, mask, args)
         measured = update(agent, optimizer, make_batch(rollout, advantages, returns, advice, mask), args, lam)
-        if lam > 0 and args.replay_minibatches:
-            labels.add(rollout.obs[mask], advice[mask])
+        if lam > 0:
             measured |= labels.learn(agent, optimizer, args, lam)
+            measured["teacher/fatal_views"] = len(labels.fatal)
         measured["losses/explained_variance"] = (1 - (returns - rollout.values).var() / returns.var()).item()
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         log.update(measured, lam)
         if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
-            with torch.no_grad():
-                *_, student = agent.get_action_and_value(next_obs)
-            picture = envs.samples(student.exp().cpu().numpy())
+            picture = envs.samples(agent.get_logprobs(next_obs).exp().numpy(force=True))
             log.writer.add_image("teacher/samples", picture, log.global_step, dataformats="HWC")
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
             save_checkpoint(agent, optimizer, log, labels)
@@ -433,9 +449,8 @@ def save_checkpoint(agent, optimizer, log, labels):
     learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     so_far = {"global_step": log.global_step, "episodes": log.episodes, "ends": log.ends, "counts": log.counts()}
     so_far["seconds"] = time.perf_counter() - log.started
-    oldest_first = torch.arange(max(labels.count - len(labels.obs), 0), labels.count) % len(labels.obs)
-    learnt["labels"] = labels.obs[oldest_first], labels.probs[oldest_first]
-    torch.save({"args": vars(log.args), **learnt, "log": so_far}, log.run_dir / "checkpoint.tmp")
+    learnt["labels"] = labels.kept, labels.fatal
+    torch.save({"algo": ALGO, "args": vars(log.args), **learnt, "log": so_far}, log.run_dir / "checkpoint.tmp")
     (log.run_dir / "checkpoint.tmp").replace(log.run_dir / "checkpoint.pt")
 
 
@@ -446,6 +461,8 @@ def main(args):
         if not (checkpoint := Path(args.resume) / "checkpoint.pt").is_file():
             raise UsageError(f"--resume {args.resume}: no checkpoint.pt in it; --checkpoint-every writes one")
         resumed = torch.load(checkpoint, weights_only=False)  # the log's state is no tensor
+        if resumed["algo"] != ALGO:
+            raise UsageError(f"--resume {args.resume}: it is a run of {resumed['algo']}, this script is {ALGO}'s")
     args = Args(**resumed["args"] | {"resume": args.resume})
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
     run_dir = Path(args.resume or f"runs/{run_name}")
@@ -464,13 +481,13 @@ def main(args):
     envs = make_envs(args, run_name)
     agent = Agent(envs).to(device)
     optimizer = make_optimizer(agent, args.learning_rate)
-    labels = LabelReplay(args.replay_size, envs)
+    labels = Labels(envs)
     log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir, **resumed["log"])
     if args.resume:
         agent.load_state_dict(resumed["student"])
         optimizer.load_state_dict(resumed["optimizer"])
         torch.set_rng_state(resumed["rng"])
-        labels.add(*resumed["labels"])
+        labels.kept, labels.fatal = resumed["labels"]
         print(f"Resumed at step {log.global_step}; the episodes that were under way begin anew.")
     if log.teacher:
         print(f"Teacher: {log.teacher.model}. Store: {log.teacher.store_path}.")

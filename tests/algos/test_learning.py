@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lvlm2p_wrappers import VectorTeacherWrapper
+from lvlm2p_wrappers import UsageError, VectorTeacherWrapper
 from tests.algos.scripts import (
     SMALL,
     a2c,
@@ -68,8 +68,9 @@ def test_hard_labels_are_the_teachers_most_probable_action_alone_in_the_loss_and
     kept, kl = {}, {}
     for labels in ("soft", "hard"):
         _, run_dir = train(script, labels=labels, replay_minibatches=1, checkpoint_every=1, **one_pass)
-        kept[labels], kl[labels] = checkpoint_of(run_dir)["labels"][1], float(curve_of(run_dir)[0]["kl"])
-    assert torch.equal(kept["hard"].sum(-1), torch.ones(128))
+        kept[labels] = torch.stack([*checkpoint_of(run_dir)["labels"][0].values()])
+        kl[labels] = float(curve_of(run_dir)[0]["kl"])
+    assert torch.equal(kept["hard"].sum(-1), torch.ones(len(kept["hard"])))
     assert set(kept["hard"].unique().tolist()) == {0, 1}
     assert (kept["soft"].amax(-1) < 1).all()
     # The student begins with nearly the same probability for each of the 7 actions.
@@ -160,43 +161,106 @@ def test_ask_share_asks_about_such_a_share_of_the_frames_though_the_student_beco
     assert labels[-1] / 1024 == pytest.approx(0.25, abs=0.1)
 
 
-# Label replay
+# Labels kept: to learn from again, or not at all
 
 
 def some_envs(script):
     return script.make_envs(script.Args(lam=0, env_id="MiniGrid-Empty-5x5-v0"), "run")
 
 
-def labels_numbered(envs, first, last):
-    """Labels that can be told apart by their first probability."""
-    probs = torch.zeros(last - first, 7)
-    probs[:, 0] = torch.arange(first, last)
-    return torch.zeros(last - first, *envs.single_observation_space.shape, dtype=torch.uint8), probs
+def some_steps(script, envs, numbers, rewards=0, dones=(), actions=0):
+    """Steps of one env, told apart by their first pixel, before which some episodes ended; and the done after them."""
+    obs = torch.zeros(len(numbers), 1, *envs.single_observation_space.shape, dtype=torch.uint8)
+    obs[:, 0, 0, 0, 0] = torch.tensor(numbers)
+    zeros = torch.zeros(len(numbers) + 1, 1)
+    ends = zeros.clone()
+    ends[list(dones)] = 1
+    steps = script.Rollout(obs, ends[:-1], zeros[:-1].long() + actions, zeros, zeros, zeros[:-1] + rewards)
+    return steps, ends[-1]
 
 
-def test_label_replay_keeps_the_last_labels():
-    envs = some_envs(ppo)
-    labels = ppo.LabelReplay(4, envs)
-    for first, last in ((0, 2), (2, 3), (3, 6)):
-        labels.add(*labels_numbered(envs, first, last))
-    assert sorted(labels.probs[:, 0].tolist()) == [2, 3, 4, 5]
-    labels.add(*labels_numbered(envs, 6, 15))
-    assert sorted(labels.probs[:, 0].tolist()) == [11, 12, 13, 14]
+def keep(script, labels, envs, numbers, favourite=0, flags=None, **outcome):
+    """Labels of some views, one and the same favourite action for each; which of them may be learnt from."""
+    probs = torch.full((len(numbers), 1, 7), 0.1 / 6)
+    probs[..., favourite] = 0.9
+    steps, next_done = some_steps(script, envs, numbers, **outcome)
+    mask = torch.ones(len(numbers), 1, dtype=torch.bool)
+    return labels.add(steps, next_done, probs, mask, script.Args(**flags or {})).flatten().tolist()
+
+
+def numbers_of(labels):
+    return [view[0] for view in labels.kept]
+
+
+def test_each_views_last_label_is_kept_and_the_oldest_views_make_room(script):
+    envs = some_envs(script)
+    labels, flags = script.Labels(envs), {"replay_minibatches": 1, "replay_size": 4}
+    keep(script, labels, envs, [1, 2, 2, 3], flags=flags)
+    assert numbers_of(labels) == [1, 2, 3]
+    keep(script, labels, envs, [1, 4, 5, 6], favourite=3, flags=flags)
+    assert numbers_of(labels) == [3, 4, 5, 6]
+    assert [int(probs.argmax()) for probs in labels.kept.values()] == [0, 3, 3, 3]
+
+
+def test_without_replay_no_label_is_kept(script):
+    envs = some_envs(script)
+    labels = script.Labels(envs)
+    assert keep(script, labels, envs, [1, 2], flags={"distrust_fatal": True}) == [True, True]
+    assert not labels.kept
+
+
+def test_advice_that_was_fatal_once_is_not_learnt_from_again(script):
+    envs = some_envs(script)
+    labels, flags = script.Labels(envs), {"replay_minibatches": 1, "distrust_fatal": True}
+    assert keep(script, labels, envs, [1, 2, 3], flags=flags) == [True, True, True]
+    assert keep(script, labels, envs, [4, 2, 5], flags=flags, dones=[2]) == [True, False, True]
+    assert numbers_of(labels) == [1, 3, 4, 5]
+    assert keep(script, labels, envs, [2, 6], flags=flags) == [False, True]
+    assert keep(script, labels, envs, [7, 8], flags=flags, dones=[2]) == [True, False]  # at the rollout's very end
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param({"dones": [1], "rewards": 0.5}, id="the episode ended well"),
+        pytest.param({"rewards": -1}, id="the episode went on"),
+        pytest.param({"dones": [1], "actions": 4}, id="the student did something else"),
+    ],
+)
+def test_advice_is_fatal_only_where_following_it_ended_an_episode_without_reward(script, outcome):
+    envs = some_envs(script)
+    labels = script.Labels(envs)
+    assert keep(script, labels, envs, [1, 2], flags={"distrust_fatal": True}, **outcome) == [True, True]
+    assert not labels.fatal
+
+
+def test_fatal_advice_is_followed_unless_it_is_distrusted(script):
+    envs = some_envs(script)
+    assert keep(script, script.Labels(envs), envs, [1, 2], dones=[1]) == [True, True]
+
+
+def test_a_run_says_for_how_many_views_it_distrusts_the_advice(script):
+    flags = {"env_id": "MiniGrid-LavaGapS5-v0", "model": "embedded/minigrid-planner?error=1", "total_timesteps": 1024}
+    _, run_dir = train(script, distrust_fatal=True, **flags)
+    counts = scalars_of(run_dir)["teacher/fatal_views"]
+    assert counts == sorted(counts)
+    assert counts[-1] > 0
+    assert set(scalars_of(train(script, **flags)[1])["teacher/fatal_views"]) == {0}
 
 
 def test_label_replay_without_labels_learns_nothing(script):
     envs = some_envs(script)
     agent = script.Agent(envs)
     optimizer = script.make_optimizer(agent, 1e-3)
-    assert script.LabelReplay(4, envs).learn(agent, optimizer, script.Args(replay_minibatches=3), lam=1) == {}
+    assert script.Labels(envs).learn(agent, optimizer, script.Args(replay_minibatches=3), lam=1) == {}
 
 
 def test_replayed_labels_come_closer_and_closer(script):
     torch.manual_seed(0)
     envs = some_envs(script)
-    agent, labels = script.Agent(envs), script.LabelReplay(64, envs)
-    obs = torch.randint(0, 2, (64, *envs.single_observation_space.shape), dtype=torch.uint8)
-    labels.add(obs, (3 * torch.randn(64, 7)).softmax(-1))
+    agent, labels = script.Agent(envs), script.Labels(envs)
+    views = torch.randint(0, 2, (64, *envs.single_observation_space.shape), dtype=torch.uint8).numpy()
+    labels.kept = {view.tobytes(): (3 * torch.randn(7)).softmax(-1) for view in views}
     optimizer = script.make_optimizer(agent, 1e-3)
     args = script.Args(replay_minibatches=20, replay_batch=32)
     first, *_, last = (labels.learn(agent, optimizer, args, lam=1)["teacher/replay_kl"] for _ in range(5))
@@ -206,9 +270,9 @@ def test_replayed_labels_come_closer_and_closer(script):
 def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(script):
     flags = {"replay_minibatches": 10, "replay_batch": 32, "checkpoint_every": 1}
     summary, run_dir = train(script, ask_share=0.25, learning_rate=0, total_timesteps=256, **flags)
-    obs, probs = checkpoint_of(run_dir)["labels"]
-    assert len(obs) == len(probs) == summary["teacher"]["labels"] > 0  # frames without advice are no labels
-    assert torch.allclose(probs.sum(-1), torch.ones(len(probs)))
+    kept, _ = checkpoint_of(run_dir)["labels"]
+    assert 0 < len(kept) <= summary["teacher"]["labels"]  # frames without advice are no labels
+    assert torch.allclose(torch.stack([*kept.values()]).sum(-1), torch.ones(len(kept)))
 
     _, run_dir = train(script, total_timesteps=256, **flags)
     replayed = scalars_of(run_dir)["teacher/replay_kl"]
@@ -217,12 +281,17 @@ def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(script)
 
 
 def test_labels_bought_before_a_kill_are_replayed_after_it(script):
-    _, run_dir = train(script, replay_minibatches=1, replay_size=200, checkpoint_every=1)
+    flags = {"env_id": "MiniGrid-LavaGapS7-v0", "replay_minibatches": 1, "distrust_fatal": True}
+    _, run_dir = train(script, checkpoint_every=1, **flags)
     before = checkpoint_of(run_dir)["labels"]
     prolong(run_dir, 256)
     resume(script, run_dir)
     after = checkpoint_of(run_dir)["labels"]
-    assert len(before[1]) == 128
-    assert len(after[1]) == 200
-    assert torch.equal(before[0][56:], after[0][:72])  # the oldest come first, and 56 had to make room
-    assert torch.equal(before[1][56:], after[1][:72])
+    assert before[0].keys() - after[1] < after[0].keys()
+    assert before[1] <= after[1]
+
+
+def test_a_run_is_not_resumed_by_the_other_algorithm(script):
+    _, run_dir = train(script, checkpoint_every=1)
+    with pytest.raises(UsageError, match=f"a run of {script.ALGO}"):
+        resume(a2c if script is ppo else ppo, run_dir)

@@ -189,6 +189,7 @@ def test_a_resumed_runs_teacher_counters_go_on():
         (["--lam-gate-return", "nan"], "--lam-gate-return nan: give 0 or more"),
         (["--rl-coef", -0.5], "--rl-coef -0.5: give 0 or more"),
         (["--ask-share", -0.1], "--ask-share -0.1: give 0 or more"),
+        (["--lam", 0, "--rl-coef", 0], "--lam 0 --rl-coef 0: nothing is left to learn from"),
         (["--ask-share", 25], "--ask-share 25.0: it is a share, give at most 1"),
         (["--labels", "medium"], "invalid choice 'medium'"),
         (["--replay-minibatches", -1], "--replay-minibatches -1: give 0 or more"),
