@@ -63,6 +63,7 @@ class Args:
     lam_gate_return: float = 0.0  # the teacher's own mean return; lam falls as the student's comes near it (0: no gate)
     rl_coef: float = 1.0  # weight of the reinforcement part of the loss (0: distillation alone)
     labels: Literal["soft", "hard"] = "soft"  # learn from the teacher's distribution, or its most probable action alone
+    label_temperature: float = 1.0  # soft labels are raised to the power of its inverse: below 1 they are sharpened
     ask_share: float = 1.0  # share of the frames to ask about: those where the student is least sure
     replay_minibatches: int = 0  # minibatches of labels bought before, after each rollout (0: no label replay)
     replay_batch: int = 256  # labels in each of them
@@ -77,6 +78,7 @@ class Args:
         at_least |= dict.fromkeys(("replay_batch", "replay_size"), 1) | {"total_timesteps": self.batch_size}
         at_least |= dict.fromkeys(("lam", "lam_decay_steps", "lam_gate_return", "rl_coef", "ask_share"), 0)
         at_least |= dict.fromkeys(("learning_rate", "replay_minibatches", "samples_every", "checkpoint_every"), 0)
+        at_least["label_temperature"] = 0.1  # at less, powers of probabilities are no floats any more
         for name, least in at_least.items():
             if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
@@ -185,6 +187,14 @@ def compute_gae(rewards, values, dones, next_value, next_done, gamma, gae_lambda
         advantages[t] = advantage = delta + gamma * gae_lambda * goes_on * advantage
         next_value, next_done = values[t], dones[t]
     return advantages, advantages + values
+
+
+def sharpened(probs, args):
+    """What is learnt of the teacher's distributions; rows of zeros, without advice, stay what they are."""
+    if args.labels == "hard":
+        return nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).float()
+    powers = probs ** (1 / args.label_temperature)
+    return powers / powers.sum(-1, keepdim=True).clamp(min=1e-30)
 
 
 def distillation_loss(teacher_probs, student_logprobs, mask):
@@ -397,8 +407,7 @@ def train(args, envs, agent, optimizer, log, labels, device):
         rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log, ask_share)
         if args.lam > 0:
             advice, mask = (torch.as_tensor(rows, device=device) for rows in envs.gather())
-        if args.labels == "hard":
-            advice = nn.functional.one_hot(advice.argmax(-1), advice.shape[-1]).float()
+        advice = sharpened(advice, args)
         with torch.no_grad():
             next_value = agent.critic(agent.network(next_obs.float())).squeeze(-1)
         advantages, returns = compute_gae(

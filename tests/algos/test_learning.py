@@ -78,6 +78,16 @@ def test_hard_labels_are_the_teachers_most_probable_action_alone_in_the_loss_and
     assert kl["soft"] < 0.8 * math.log(7)
 
 
+def test_label_temperature_sharpens_soft_labels_and_leaves_rows_without_advice_alone(script):
+    probs = torch.tensor([[0.6, 0.3, 0.1], [0, 0, 0]])
+    assert torch.allclose(script.sharpened(probs, script.Args()), probs)
+    sharper = script.sharpened(probs, script.Args(label_temperature=0.5))
+    assert sharper[0].tolist() == pytest.approx([36 / 46, 9 / 46, 1 / 46])
+    assert not sharper[1].any()
+    sharpest = script.sharpened(probs, script.Args(label_temperature=0.1))
+    assert sharpest[0].tolist() == pytest.approx([1, 0, 0], abs=2e-3)
+
+
 def test_with_rl_coef_0_the_rewards_teach_nothing(script):
     taught, by_both = (student_of(train(script, rl_coef=rl_coef)[1]) for rl_coef in (0, 1))
     assert not taught["critic.bias"].any()  # as it was at the start

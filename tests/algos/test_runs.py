@@ -191,6 +191,7 @@ def test_a_resumed_runs_teacher_counters_go_on():
         (["--ask-share", -0.1], "--ask-share -0.1: give 0 or more"),
         (["--lam", 0, "--rl-coef", 0], "--lam 0 --rl-coef 0: nothing is left to learn from"),
         (["--ask-share", 25], "--ask-share 25.0: it is a share, give at most 1"),
+        (["--label-temperature", 0], "--label-temperature 0.0: give 0.1 or more"),
         (["--labels", "medium"], "invalid choice 'medium'"),
         (["--replay-minibatches", -1], "--replay-minibatches -1: give 0 or more"),
         (["--replay-batch", 0], "--replay-batch 0: give 1 or more"),
