@@ -2,7 +2,7 @@
 
 python benchmarks/plot.py            or: make figures
 
-Figures go to docs/images/, the tables to docs/results.md, and those between a pair of markers to the README, too.
+Figures go to docs/images/, each table between its pair of markers in the README and the pages of docs/.
 Interquartile means over seeds are rliable's (Agarwal et al. 2021), and so are the 95% intervals of the curves; those of
 the speed-ups resample the seeds of plain and of taught runs apart.
 """
@@ -10,6 +10,7 @@ the speed-ups resample the seeds of plain and of taught runs apart.
 import csv
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -191,19 +192,20 @@ def table(header, rows):
 
 
 def with_range(rows, key, digits=2):
-    """The interquartile mean of a column of some runs, and its least and greatest."""
+    """The interquartile mean of a column of some runs, its least and greatest, and how many runs have none."""
     values = [float(row[key]) for row in rows if row[key]]
+    missing = f"; {len(rows) - len(values)} of {len(rows)} never" if len(values) < len(rows) else ""
     if not values:
         return "never"
     if len(values) == 1:
-        return f"{values[0]:,.{digits}f}"
-    return f"{iqm(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+        return f"{values[0]:,.{digits}f}{missing}"
+    return f"{iqm(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f}){missing}"
 
 
-def headline_table(results):
+def headline_table(results, algos=ALGOS):
     """Samples to threshold and speed-ups, by task; and the geometric means."""
     headline, lines = results.of("threshold"), []
-    for algo in ALGOS:
+    for algo in algos:
         pairs = {}
         for task, method in itertools.product(TASKS, NAMES):
             plain, rows = headline.get((task, algo, "plain")), headline.get((task, algo, method))
@@ -220,10 +222,12 @@ def headline_table(results):
     return table(columns, lines)
 
 
-def commands_table(results, suite):
+def commands_table(results, suite, algos=ALGOS):
     """The command of every kind of run of a suite; its other seeds differ in seed and salt alone."""
-    found = results.of(suite).items()
-    lines = [[task, algo.upper(), method, f"`{rows[0]['command']}`"] for (task, algo, method), rows in found if rows]
+    lines = []
+    for (task, algo, method), rows in results.of(suite).items():
+        if rows and algo in algos:
+            lines.append([task, algo.upper(), method, f"`{rows[0]['command']}`"])
     return table(["task", "student", "method", "command (seed 1)"], lines)
 
 
@@ -280,10 +284,11 @@ TABLES = {
     "headline": headline_table,
     "teachers": teacher_table,
     "tuning": tuning_table,
-    "ablation": lambda results: comparison_table(results, "ablation"),
-    "quality": lambda results: comparison_table(results, "quality"),
-    "commands": lambda results: commands_table(results, "threshold"),
+    "ablation": partial(comparison_table, suite="ablation"),
+    "quality": partial(comparison_table, suite="quality"),
 }
+TABLES |= {f"{algo} headline": partial(headline_table, algos=(algo,)) for algo in ALGOS}
+TABLES |= {f"{algo} commands": partial(commands_table, suite="threshold", algos=(algo,)) for algo in ALGOS}
 
 
 def write_tables(results, path):
@@ -306,7 +311,7 @@ def main(args):
     for algo in ALGOS:
         if any(rows for (_, of, _), rows in results.of("headline").items() if of == algo):
             draw_headline(results, algo, images)
-    for path in (args.out / "README.md", args.out / "docs" / "results.md"):
+    for path in (args.out / "README.md", *sorted((args.out / "docs").glob("*.md"))):
         if path.exists():
             write_tables(results, path)
 
