@@ -1,5 +1,6 @@
 """A2C whose student also stays close to a vision-language teacher (LVLM2P); docs/a2c_lvlm2p.md explains it."""
 
+import copy
 import csv
 import itertools
 import json
@@ -145,9 +146,10 @@ class Agent(nn.Module):
             action = policy.sample()
         return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
 
-    def get_logprobs(self, obs):
-        """The policy's log-probabilities of all actions; none is drawn, so that the random stream stays where it is."""
-        return self.actor(self.network(obs.float())).log_softmax(-1)
+    def get_logprobs_and_value(self, obs):
+        """The policy's log-probabilities of all actions, of which none is drawn, and the value."""
+        hidden = self.network(obs.float())
+        return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
 
 # Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
@@ -275,15 +277,22 @@ class Labels:
         return mask
 
     def learn(self, agent, optimizer, args, lam):
-        """Some minibatches of the distillation loss alone; returns its mean."""
+        """Some minibatches of the distillation loss; returns its mean."""
         kept, losses, device = [*self.kept.items()], [], next(agent.parameters()).device
+        # The critic shares most of its weights. If it is not held where it is, its values are worth nothing afterwards,
+        # and reinforcement ruins the student once lam has fallen (as Phasic Policy Gradient, Cobbe et al. 2021, holds
+        # the policy while it trains the value).
+        before = copy.deepcopy(agent)
         for _ in range(args.replay_minibatches if kept else 0):
             rows = torch.randint(len(kept), (args.replay_batch,))
             views, probs = zip(*(kept[row] for row in rows.tolist()), strict=True)
-            obs = torch.frombuffer(bytearray().join(views), dtype=torch.uint8).view(-1, *self.shape)
-            student = agent.get_logprobs(obs.to(device))
+            obs = torch.frombuffer(bytearray().join(views), dtype=torch.uint8).view(-1, *self.shape).to(device)
+            student, value = agent.get_logprobs_and_value(obs)
+            with torch.no_grad():
+                _, value_before = before.get_logprobs_and_value(obs)
             kl = distillation_loss(torch.stack(probs).to(device), student, torch.ones_like(rows, dtype=torch.bool))
-            descend(agent, optimizer, lam * kl, args)
+            v_loss = 0.5 * ((value - value_before) ** 2).mean()
+            descend(agent, optimizer, lam * kl + args.vf_coef * v_loss, args)
             losses.append(kl.item())
         return {"teacher/replay_kl": float(np.mean(losses))} if losses else {}
 
@@ -409,7 +418,7 @@ def train(args, envs, agent, optimizer, log, labels, device):
             advice, mask = (torch.as_tensor(rows, device=device) for rows in envs.gather())
         advice = sharpened(advice, args)
         with torch.no_grad():
-            next_value = agent.critic(agent.network(next_obs.float())).squeeze(-1)
+            _, next_value = agent.get_logprobs_and_value(next_obs)
         advantages, returns = compute_gae(
             rollout.rewards, rollout.values, rollout.dones, next_value, next_done, args.gamma, args.gae_lambda
         )
@@ -423,7 +432,7 @@ def train(args, envs, agent, optimizer, log, labels, device):
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         log.update(measured, lam)
         if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
-            picture = envs.samples(agent.get_logprobs(next_obs).exp().numpy(force=True))
+            picture = envs.samples(agent.get_logprobs_and_value(next_obs)[0].exp().numpy(force=True))
             log.writer.add_image("teacher/samples", picture, log.global_step, dataformats="HWC")
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
             save_checkpoint(agent, optimizer, log, labels)

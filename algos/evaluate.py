@@ -75,9 +75,10 @@ class Agent(nn.Module):
             action = policy.sample()
         return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
 
-    def get_logprobs(self, obs):
-        """The policy's log-probabilities of all actions; none is drawn, so that the random stream stays where it is."""
-        return self.actor(self.network(obs.float())).log_softmax(-1)
+    def get_logprobs_and_value(self, obs):
+        """The policy's log-probabilities of all actions, of which none is drawn, and the value."""
+        hidden = self.network(obs.float())
+        return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
 
 class Policy(nn.Module):

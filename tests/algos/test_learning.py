@@ -1,5 +1,6 @@
 """That students learn: by reinforcement, from a teacher, and in every way that has a flag."""
 
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -275,6 +276,22 @@ def test_replayed_labels_come_closer_and_closer(script):
     args = script.Args(replay_minibatches=20, replay_batch=32)
     first, *_, last = (labels.learn(agent, optimizer, args, lam=1)["teacher/replay_kl"] for _ in range(5))
     assert last < first / 2
+
+
+def test_replay_leaves_the_critic_where_it_was(script):
+    torch.manual_seed(0)
+    envs = some_envs(script)
+    agent, labels = script.Agent(envs), script.Labels(envs)
+    views = torch.randint(0, 2, (64, *envs.single_observation_space.shape), dtype=torch.uint8)
+    labels.kept = {view.numpy().tobytes(): (3 * torch.randn(7)).softmax(-1) for view in views}
+    moved = {}
+    for vf_coef in (0, 0.5):
+        student = copy.deepcopy(agent)
+        args = script.Args(replay_minibatches=50, vf_coef=vf_coef)
+        labels.learn(student, script.make_optimizer(student, 1e-3), args, lam=1)
+        values, before = (some.get_logprobs_and_value(views)[1].detach() for some in (student, agent))
+        moved[vf_coef] = (values - before).abs().mean()
+    assert moved[0.5] < moved[0] / 3
 
 
 def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(script):
