@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 from rliable import library, metrics
 from run import CURVE_COLUMNS, RESULTS, ROOT, finished
-from suites import ALGOS, HORIZON, SUITES, TASKS
+from suites import ALGOS, FOLLOWED, HORIZON, SUITES, TASKS
 
 COLOURS = {"plain": "#b5651d", "paper": "#3b6ea5", "best": "#2a7f62"}
 NAMES = {"plain": "alone, best of the tuned settings", "paper": "the paper's method", "best": "our best method"}
@@ -145,7 +145,7 @@ def draw_headline(results, algo, out):
             if teacher := [float(row[key]) for row in results.teachers if row["task"] == task.name]:
                 axes.axhline(np.mean(teacher), color="0.4", linestyle="--", linewidth=1, label="the teacher, sampled")
             axes.spines[["top", "right"]].set_visible(False)
-            axes.set(xscale="log", xlim=(500, HORIZON))
+            axes.set(xscale="log", xlim=(500, FOLLOWED[algo]))
         grid[0, column].set_title(task.name, fontsize=11)
         grid[0, column].set_ylim(0, 1.03)
         grid[1, column].set(xlabel="frames", ylim=(min(0, grid[1, column].get_ylim()[0]), 1.03))
