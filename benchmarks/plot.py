@@ -172,9 +172,8 @@ def draw_frames(results, out):
                 axes.barh(y, iqm(frames), 0.22, color=COLOURS[method], alpha=0.35)
                 axes.scatter(frames[reached], np.full(reached.sum(), y), s=14, color=COLOURS[method], zorder=3)
                 axes.scatter(frames[missed], np.full(missed.sum(), y), marker="x", color=COLOURS[method], zorder=3)
-        axes.set(xscale="log", xlim=(500, HORIZON), xlabel="frames to threshold", yticks=range(len(TASKS)))
-        axes.set_yticklabels(TASKS)
-        axes.invert_yaxis()
+        axes.set(xscale="log", xlim=(500, HORIZON), xlabel="frames to threshold", ylim=(len(TASKS) - 0.5, -0.5))
+        axes.set_yticks(range(len(TASKS)), TASKS)
         axes.set_title(algo.upper(), fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour, alpha=0.5) for colour in COLOURS.values()]
