@@ -87,7 +87,7 @@ PLAIN = {
 
 # The paper's method: the labels of a rollout are learnt from once, in its update. Rollouts are the scripts' own.
 PAPER = {"ppo": {"lam": 1}, "a2c": {"lam": 1}}
-_REPLAY = {"lam": 1, "num-envs": 8, "lam-decay-steps": 4000, "label-temperature": 0.5, "distrust-fatal": True}
+_REPLAY = {"lam": 1, "num-envs": 8, "lam-decay-steps": 6000, "label-temperature": 0.5, "distrust-fatal": True}
 BEST = {
     "ppo": _REPLAY | {"num-steps": 32, "num-minibatches": 2, "replay-minibatches": 32},
     "a2c": _REPLAY | {"num-steps": 16, "replay-minibatches": 16, "learning-rate": 1e-3, "gae-lambda": 0.95},
