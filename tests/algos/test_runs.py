@@ -29,7 +29,7 @@ LOSSES = {f"losses/{name}" for name in ("value_loss", "policy_loss", "entropy", 
 LOSSES_OF_PPO = {f"losses/{name}" for name in ("old_approx_kl", "approx_kl", "clipfrac")}
 TEACHER = {
     f"teacher/{name}"
-    for name in ("labels", "calls", "cached_share", "bad_replies", "cost_usd", "kl", "agreement", "lam")
+    for name in ("labels", "calls", "cached_share", "bad_replies", "cost_usd", "kl", "agreement", "lam", "fatal_views")
 }
 
 
