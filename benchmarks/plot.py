@@ -142,7 +142,8 @@ def draw_headline(results, algo, out):
             for method, colour in COLOURS.items():
                 if rows := headline.get((task.name, algo, method)):
                     band(axes, results, rows, quantity, colour, f"{algo.upper()} {NAMES[method]}")
-            if teacher := [float(row[key]) for row in results.teachers if row["task"] == task.name]:
+            of_task = (row for row in results.teachers if (row["task"], row["error"]) == (task.name, str(task.error)))
+            if teacher := [float(row[key]) for row in of_task]:
                 axes.axhline(np.mean(teacher), color="0.4", linestyle="--", linewidth=1, label="the teacher, sampled")
             axes.spines[["top", "right"]].set_visible(False)
             axes.set(xscale="log", xlim=(500, FOLLOWED[algo]))
