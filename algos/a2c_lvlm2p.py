@@ -44,6 +44,7 @@ class Args:
     learning_rate: float = 7e-4  # the learning rate of the optimizer
     num_envs: int = 8  # the number of parallel game environments
     num_steps: int = 5  # the number of steps to run in each environment per policy rollout
+    num_steps_alone: int = 0  # the same once lam is 0 (0: no change)
     anneal_lr: bool = False  # toggle learning rate annealing to zero over total-timesteps
     gamma: float = 0.99  # the discount factor gamma
     gae_lambda: float = 1.0  # the lambda for the general advantage estimation
@@ -65,7 +66,7 @@ class Args:
     rl_coef: float = 1.0  # weight of the reinforcement part of the loss (0: distillation alone)
     labels: Literal["soft", "hard"] = "soft"  # learn from the teacher's distribution, or its most probable action alone
     label_temperature: float = 1.0  # soft labels are raised to the power of its inverse: below 1 they are sharpened
-    ask_share: float = 1.0  # share of the frames to ask about: those where the student is least sure
+    ask_share: float = 1.0  # share of the frames to ask about: drawn from views without a label to replay
     replay_minibatches: int = 0  # minibatches of labels bought before, after each rollout (0: no label replay)
     replay_batch: int = 256  # labels in each of them
     replay_size: int = 20_000  # how many views' labels are kept for that, the last ones
@@ -80,6 +81,7 @@ class Args:
         at_least |= dict.fromkeys(("lam", "lam_decay_steps", "lam_gate_return", "rl_coef", "ask_share"), 0)
         at_least |= dict.fromkeys(("learning_rate", "replay_minibatches", "samples_every", "checkpoint_every"), 0)
         at_least["label_temperature"] = 0.1  # at less, powers of probabilities are no floats any more
+        at_least["num_steps_alone"] = self.num_steps if self.num_steps_alone else 0
         for name, least in at_least.items():
             if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
@@ -158,19 +160,23 @@ Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
 Batch = namedtuple("Batch", "obs actions advantages returns teacher_probs teacher_mask")
 
 
-def collect(agent, envs, next_obs, next_done, args, log, ask_share):
-    """Play num_steps steps in every env, asking about that share of the frames where the student is least sure.
+def collect(agent, envs, next_obs, next_done, num_steps, log, labels, ask_share):
+    """Play num_steps steps in every env, asking about that share of the frames; below 1, about new views only.
 
     Returns the steps, and the observation and done that come after them.
     """
-    steps, entropies = [], []
-    for _ in range(args.num_steps):
+    steps, allowance = [], 0
+    for _ in range(num_steps):
         with torch.no_grad():
-            action, logprob, entropy, value, _ = agent.get_action_and_value(next_obs)
-        if ask_share > 0:
-            # Against the frames of this rollout so far: a student that becomes surer is still asked about as often.
-            entropies.append(entropy)
-            envs.ask((entropy >= torch.cat(entropies).quantile(1 - ask_share)).cpu().numpy())
+            action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
+        if ask_share == 1:
+            envs.ask(np.ones(len(next_obs), dtype=bool))
+        elif ask_share > 0:
+            allowance += ask_share * len(next_obs)
+            new = np.flatnonzero([view.tobytes() not in labels.kept for view in next_obs.cpu().numpy()])
+            asked = np.isin(np.arange(len(next_obs)), new[torch.randperm(len(new))[: int(allowance)]])
+            allowance -= asked.sum()
+            envs.ask(asked)
         obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
         log.step(reward, infos)
         reward = torch.as_tensor(reward).to(value)
@@ -402,21 +408,20 @@ def train(args, envs, agent, optimizer, log, labels, device):
     # A resumed run begins new episodes, other ones than the run did at its start.
     next_obs = torch.as_tensor(envs.reset(seed=args.seed + log.global_step)[0], device=device)
     next_done = torch.zeros(args.num_envs, device=device)
-    advice = torch.zeros((args.num_steps, args.num_envs, int(envs.single_action_space.n)), device=device)
-    mask = torch.zeros((args.num_steps, args.num_envs), dtype=torch.bool, device=device)
-    num_iterations = args.total_timesteps // args.batch_size
-    for iteration in range(log.global_step // args.batch_size, num_iterations):
+    for iteration in itertools.count():
+        lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
+        num_steps = args.num_steps if lam > 0 else args.num_steps_alone or args.num_steps
+        if log.global_step + num_steps * args.num_envs > args.total_timesteps:
+            break
         if log.interrupted:
             raise KeyboardInterrupt
         if args.anneal_lr:
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
-        lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
-        # Advice that weighs nothing is not worth asking for.
-        ask_share = args.ask_share if lam > 0 else 0
-        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, args, log, ask_share)
-        if args.lam > 0:
-            advice, mask = (torch.as_tensor(rows, device=device) for rows in envs.gather())
-        advice = sharpened(advice, args)
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - log.global_step / args.total_timesteps)
+        ask_share = args.ask_share if lam > 0 else 0  # advice that weighs nothing is not worth asking for
+        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, num_steps, log, labels, ask_share)
+        nothing = np.zeros((num_steps, args.num_envs, envs.single_action_space.n), np.float32)
+        advice, mask = envs.gather() if args.lam > 0 else (nothing, nothing.any(-1))
+        advice, mask = sharpened(torch.as_tensor(advice, device=device), args), torch.as_tensor(mask, device=device)
         with torch.no_grad():
             _, next_value = agent.get_logprobs_and_value(next_obs)
         advantages, returns = compute_gae(

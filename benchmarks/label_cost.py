@@ -7,6 +7,7 @@ python benchmarks/label_cost.py --answers 1000000
 import dataclasses
 import json
 import os
+import re
 import resource
 import sqlite3
 import subprocess
@@ -75,7 +76,7 @@ def cpu_per_label(args, store):
 
 
 def memory(args, folder):
-    """Peak MB of training processes on a store of so many answers, and on an empty one."""
+    """Most MB of training processes on a store of so many answers, and on an empty one."""
     large = f"{folder}/large.sqlite"
     Store(large).close()
     with sqlite3.connect(large) as database:
@@ -84,18 +85,25 @@ def memory(args, folder):
         statement = f"INSERT INTO answers ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
         rows = ([values[name] if name != "key" else f"{i:040x}" for name in columns] for i in range(args.answers))
         database.executemany(statement, rows)
-    peaks = {}
-    for name, store in (("empty", f"{folder}/empty.sqlite"), (f"{args.answers:,} answers", large)):
-        code = (
-            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)"
-        )
-        train = [sys.executable, str(ROOT / "algos" / "ppo_lvlm2p.py"), "--total-timesteps", "20000", "--store", store]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *train], cwd=folder, capture_output=True, text=True, check=True
-        )
-        peaks[name] = int(done.stdout.split()[-1])
-    return peaks
+    train = [sys.executable, str(ROOT / "algos" / "ppo_lvlm2p.py"), "--total-timesteps", "20000", "--store"]
+    return {
+        name: most_memory([*train, store], folder)
+        for name, store in (("empty", f"{folder}/empty.sqlite"), (f"{args.answers:,} answers", large))
+    }
+
+
+def most_memory(command, folder):
+    """The most MB that a process had: its own, and the pages of its libraries' files, which processes share (Linux)."""
+    most = {"RssAnon": 0, "RssFile": 0}
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            for name, kilobytes in re.findall(r"^(RssAnon|RssFile):\s+(\d+) kB", status, re.MULTILINE):
+                most[name] = max(most[name], int(kilobytes) // 1024)
+            time.sleep(0.05)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return most
 
 
 def main(args):
@@ -111,8 +119,11 @@ def main(args):
         print(f"our side     {ours:6.2f} ms CPU per label (view, prompts, PNG, keys, store, checks)")
         print(f"LiteLLM      {whole - ours:6.2f} ms CPU per label (both calls; the provider runs in another process)")
         if args.answers:
-            for name, peak in memory(args, folder).items():
-                print(f"memory, 20,000 frames of PPO on a store of {name}: {peak} MB at most")
+            for name, most in memory(args, folder).items():
+                print(
+                    f"memory, 20,000 frames of PPO on a store of {name}: {most['RssAnon']} MB of its own at most, "
+                    f"and {most['RssFile']} MB of library files, shared with other processes"
+                )
     print(f"this process at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB", file=sys.stderr)
 
 

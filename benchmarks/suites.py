@@ -32,9 +32,9 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("MiniGrid-LavaGapS7-v0", 0.91, 0.06),
+        Task("MiniGrid-LavaGapS7-v0", 0.91, 0.04),
         Task("MiniGrid-Dynamic-Obstacles-6x6-v0", 0.875, 0.0125),
-        Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.09),
+        Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.1),
         Task("MiniGrid-GoToDoor-6x6-v0", 0.924, 0.02),
     )
 }
@@ -89,7 +89,7 @@ PLAIN = {
 PAPER = {"ppo": {"lam": 1}, "a2c": {"lam": 1}}
 _REPLAY = {"lam": 1, "num-envs": 8, "lam-decay-steps": 6000, "label-temperature": 0.5, "distrust-fatal": True}
 BEST = {
-    "ppo": _REPLAY | {"num-steps": 32, "num-minibatches": 2, "replay-minibatches": 32},
+    "ppo": _REPLAY | {"num-steps": 32, "num-minibatches": 2, "replay-minibatches": 32, "num-steps-alone": 128},
     "a2c": _REPLAY | {"num-steps": 16, "replay-minibatches": 16, "learning-rate": 1e-3, "gae-lambda": 0.95},
 }
 PARTS = {
@@ -100,7 +100,7 @@ PARTS = {
     "distrust": {"distrust-fatal": False},
 }
 # Errors meant to let a teacher succeed so often, its actions sampled; `teachers.py` says how often it does.
-ERRORS = {"0.8": {"LavaGapS7": 0.2, "GoToDoor-6x6": 0.12}, "0.6": {"LavaGapS7": 0.4, "GoToDoor-6x6": 0.25}}
+ERRORS = {"0.8": {"LavaGapS7": 0.12, "GoToDoor-6x6": 0.14}, "0.6": {"LavaGapS7": 0.22, "GoToDoor-6x6": 0.22}}
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,8 @@ def quality(_rows):
         task = TASKS[name]
         for method, flags in (("paper", PAPER["ppo"]), ("best", BEST["ppo"])):
             for success, errors in ERRORS.items():
-                rules = {"error": errors[name], "frames": FOLLOWED["ppo"]}
+                # Questions without end take their time; so does what a teacher that is kept for ever brings about.
+                rules = {"error": errors[name], "frames": FOLLOWED["ppo"] if method == "best" else 60_000}
                 yield taught(task, "ppo", f"{method}, teacher {success}", seed, flags, **rules)
             for share in (0.3, 0.1):
                 flags_of_share = flags | {"ask-share": share}

@@ -125,6 +125,15 @@ def test_when_lam_has_decayed_to_nothing_the_teacher_is_asked_no_more(script):
     assert summary["teacher"]["calls"] <= int(curve[1]["calls"]) + calls_under_way
 
 
+def test_rollouts_may_be_longer_once_there_is_no_advice(script):
+    flags = {"num_envs": 2, "num_steps": 8, "num_steps_alone": 32, "lam_decay_steps": 24}
+    _, run_dir = train(script, **flags, total_timesteps=200)
+    # lam is above 0 at the frames 0 and 16; a rollout that would end after frame 200 is not begun
+    assert [int(row["global_step"]) for row in curve_of(run_dir)] == [16, 32, 96, 160]
+    _, run_dir = train(script, **flags, lam=0, total_timesteps=200)
+    assert [int(row["global_step"]) for row in curve_of(run_dir)] == [64, 128, 192]
+
+
 @pytest.mark.slow
 def test_a_student_as_good_as_its_teacher_asks_it_no_more():
     summary, run_dir = train(a2c, lam=2, lam_gate_return=0.8, num_steps=8, learning_rate=2e-3, total_timesteps=1536)
@@ -141,30 +150,29 @@ def test_a_student_as_good_as_its_teacher_asks_it_no_more():
 # Asking about some frames only
 
 
-def test_the_frames_asked_about_are_those_where_the_student_is_least_sure(script):
-    args = script.Args(lam=1, num_envs=4, num_steps=16, env_id="MiniGrid-Empty-5x5-v0", total_timesteps=64)
+def test_a_share_of_the_frames_is_asked_about_and_spent_on_views_without_a_label(script):
+    args = script.Args(lam=1, num_envs=4, num_steps=64, total_timesteps=256, replay_minibatches=1)
     envs = script.make_envs(args, "run")
     assert isinstance(envs, VectorTeacherWrapper)
-    torch.manual_seed(1)
-    agent = script.Agent(envs)
-    torch.nn.init.normal_(agent.actor.weight)  # an untrained student is as unsure everywhere
-    log = script.RunLog(args, envs.teacher, Path())
+    agent, labels, log = script.Agent(envs), script.Labels(envs), script.RunLog(args, envs.teacher, Path())
     obs, done = torch.as_tensor(envs.reset(seed=1)[0]), torch.zeros(4)
-    rollout, obs, done = script.collect(agent, envs, obs, done, args, log, 0)
-    assert not envs.gather()[1].any()
-    rollout, *_ = script.collect(agent, envs, obs, done, args, log, 0.25)
-    probs, mask = envs.gather()
-    entropies = agent.get_action_and_value(rollout.obs.flatten(0, 1))[2].reshape(mask.shape).detach()
-    for t, asked in enumerate(mask):
-        threshold = entropies[: t + 1].quantile(0.75)
-        assert np.array_equal(asked, (entropies[t] >= threshold - 1e-6).numpy())
-    assert 0.15 < mask.mean() < 0.5
-    assert np.allclose(probs.sum(-1), mask)
+    shares_of_new = []
+    for ask_share in (0, 0.25, 0.25, 0.25):
+        rollout, obs, done = script.collect(agent, envs, obs, done, args.num_steps, log, labels, ask_share)
+        probs, mask = map(torch.as_tensor, envs.gather())
+        assert torch.allclose(probs.sum(-1), mask.float())
+        views = [view.numpy().tobytes() for view in rollout.obs.flatten(0, 1)]
+        new = [view not in labels.kept for view in views]
+        assert all(itertools.compress(new, mask.flatten()))
+        assert mask.float().mean() == ask_share
+        shares_of_new.append(np.mean(new))
+        labels.add(rollout, done, probs, mask, args)
+    assert shares_of_new[-1] < 0.95  # so that drawing from all frames would have asked again
     envs.close()
     log.finish(agent)
 
 
-def test_ask_share_asks_about_such_a_share_of_the_frames_though_the_student_becomes_surer(script):
+def test_ask_share_asks_about_such_a_share_of_the_frames_in_every_rollout(script):
     summary, run_dir = train(script, ask_share=0.25, num_envs=4, num_steps=64, total_timesteps=1024)
     labels = [int(row["labels"]) for row in curve_of(run_dir)]
     assert all(np.diff([0, *labels]) > 0)

@@ -197,6 +197,7 @@ def test_a_resumed_runs_teacher_counters_go_on():
         (["--replay-batch", 0], "--replay-batch 0: give 1 or more"),
         (["--replay-size", 0], "--replay-size 0: give 1 or more"),
         (["--num-envs", 0], "--num-envs 0: give 1 or more"),
+        (["--num-steps", 16, "--num-steps-alone", 8], "--num-steps-alone 8: give 16 or more"),
         (["--concurrency", 0], "--concurrency 0: give 1 or more"),
         (["--num-envs", 2, "--num-steps", 64, "--total-timesteps", 100], "--total-timesteps 100: give 128 or more"),
         (["--lam", 0, "--env-id", "CartPole-v1"], "CartPole-v1 is not a MiniGrid env"),
