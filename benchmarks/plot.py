@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 from rliable import library, metrics
 from run import CURVE_COLUMNS, RESULTS, ROOT, finished
-from suites import ALGOS, FOLLOWED, HORIZON, SUITES, TASKS
+from suites import ABLATED, ALGOS, ERRORS, FOLLOWED, HORIZON, SHARES, SUITES, TASKS
 
 COLOURS = {"plain": "#b5651d", "paper": "#3b6ea5", "best": "#2a7f62"}
 NAMES = {"plain": "alone, best of the tuned settings", "paper": "the paper's method", "best": "our best method"}
@@ -157,6 +157,13 @@ def draw_headline(results, algo, out):
     plt.close(figure)
 
 
+def draw_seeds(axes, y, values, reached, colour, height):
+    """A bar for the interquartile mean of some seeds, a dot for each, a cross for one that never got there."""
+    axes.barh(y, iqm(values), height, color=colour, alpha=0.35)
+    for which, marker, size in ((reached, "o", 14), (~reached, "x", 36)):
+        axes.scatter(values[which], np.full(which.sum(), y), s=size, marker=marker, color=colour, zorder=3)
+
+
 def draw_frames(results, out):
     """Frames to threshold on every task: a dot for a seed, a bar for their interquartile mean."""
     found = results.of("threshold")
@@ -167,12 +174,8 @@ def draw_frames(results, out):
     for axes, algo in zip(panels[:, 0], algos, strict=True):
         for (task, of, method), rows in found.items():
             if of == algo and rows:
-                frames, reached = frames_to_threshold(rows)
-                missed = ~reached
                 y = list(TASKS).index(task) + 0.26 * (list(NAMES).index(method) - 1)
-                axes.barh(y, iqm(frames), 0.22, color=COLOURS[method], alpha=0.35)
-                axes.scatter(frames[reached], np.full(reached.sum(), y), s=14, color=COLOURS[method], zorder=3)
-                axes.scatter(frames[missed], np.full(missed.sum(), y), marker="x", color=COLOURS[method], zorder=3)
+                draw_seeds(axes, y, *frames_to_threshold(rows), COLOURS[method], 0.22)
         axes.set(xscale="log", xlim=(500, HORIZON), xlabel="frames to threshold", ylim=(len(TASKS) - 0.5, -0.5))
         axes.set_yticks(range(len(TASKS)), TASKS)
         axes.set_title(algo.upper(), fontsize=11)
@@ -183,6 +186,65 @@ def draw_frames(results, out):
     )
     figure.savefig(out / "frames_to_threshold.png", dpi=110)
     plt.close(figure)
+
+
+def draw_ablation(results, out):
+    """Frames to threshold of every way to learn, and of ours without each of its parts (the paper's Fig. 4)."""
+    found = {key: rows for key, rows in results.of("ablation").items() if rows}
+    methods = dict.fromkeys(method for *_, method in found)
+    methods = sorted(methods, key=lambda method: list(COLOURS).index(family(method)))
+    figure, panels = plt.subplots(
+        1, len(ABLATED), figsize=(11, 0.8 + 0.26 * len(methods)), sharey=True, layout="constrained", squeeze=False
+    )
+    for axes, task in zip(panels[0], ABLATED, strict=True):
+        for y, method in enumerate(methods):
+            if rows := found.get((task, "ppo", method)):
+                draw_seeds(axes, y, *frames_to_threshold(rows), COLOURS[family(method)], 0.6)
+        axes.set(xscale="log", xlim=(500, 100_000), xlabel="frames to threshold", ylim=(len(methods) - 0.5, -0.5))
+        axes.set_yticks(range(len(methods)), [NAMES.get(method, method) for method in methods])
+        axes.set_title(task, fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out / "ablation.png", dpi=110)
+    plt.close(figure)
+
+
+def draw_quality(results, out):
+    """What worse teachers do to the return in the end, and fewer labels to the frames until the threshold."""
+    found = results.of("quality")
+    figure, grid = plt.subplots(len(ABLATED), 2, figsize=(10, 4.6), layout="constrained", squeeze=False)
+    for (left, right), task in zip(grid, ABLATED, strict=True):
+        columns = (
+            (left, ("0.96", *(f"{success}" for success in ERRORS)), "teacher", "{}, teacher {}"),
+            (right, ("all", *(f"{share:.0%}" for share in SHARES)), "labels", "{}, {} of the labels"),
+        )
+        for axes, ticks, name, pattern in columns:
+            for (y, tick), method in itertools.product(enumerate(ticks), ("paper", "best")):
+                rows = found.get((task, "ppo", pattern.format(method, tick) if y else method))
+                if rows and axes is right:
+                    draw_seeds(axes, y + 0.2 * (method == "best"), *frames_to_threshold(rows), COLOURS[method], 0.18)
+                elif rows and (y or method == "best"):  # the paper's method was not followed to the end
+                    returns = np.array([float(row["final_return"]) for row in rows])
+                    there = np.ones(len(rows), dtype=bool)
+                    draw_seeds(axes, y + 0.2 * (method == "best"), returns, there, COLOURS[method], 0.18)
+            axes.set_yticks(np.arange(len(ticks)) + 0.1, ticks)
+            axes.set(ylim=(len(ticks) - 0.6, -0.3), ylabel=name, title=task)
+            axes.spines[["top", "right"]].set_visible(False)
+        if rows := found.get((task, "ppo", "plain")):
+            plain = iqm([float(row["final_return"]) for row in rows])
+            left.axvline(plain, color=COLOURS["plain"], linestyle="--", label="PPO alone")
+        left.set(xlim=(0, 1.02), xlabel="mean return in the last tenth of the run")
+        right.set(xscale="log", xlim=(500, 100_000), xlabel="frames to threshold")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[method], alpha=0.5) for method in ("paper", "best")]
+    handles += grid[0, 0].get_legend_handles_labels()[0]
+    names = [NAMES["paper"], NAMES["best"], "PPO alone"]
+    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    figure.savefig(out / "quality.png", dpi=110)
+    plt.close(figure)
+
+
+def family(method):
+    """The one of plain, paper and best that a method is a variant of."""
+    return next(name for name in COLOURS if method.startswith(name))
 
 
 def table(header, rows):
@@ -242,14 +304,16 @@ def tuning_table(results):
 
 
 def comparison_table(results, suite):
-    """Frames to threshold and final return of every method of a suite, task by task."""
+    """Frames to threshold of every method of a suite, task by task; and the return of runs followed to the end."""
     lines = []
     for (task, algo, method), rows in results.of(suite).items():
         if rows:
             solved = sum(bool(row["solved_frames"]) for row in rows)
             figures = with_range(rows, "solved_frames", 0), f"{solved} of {len(rows)}"
-            figures += with_range(rows, "labels", 0), with_range(rows, "final_return")
-            lines.append([task, algo.upper(), method, *figures])
+            figures += (with_range(rows, "labels", 0) if rows[0]["labels"] else "none",)
+            whole = all(row["ended"] == "horizon" for row in rows)
+            lines.append([task, algo.upper(), method, *figures, with_range(rows, "final_return") if whole else ""])
+    lines.sort(key=lambda line: [*TASKS].index(line[0]))
     columns = [
         "task",
         "student",
@@ -311,6 +375,9 @@ def main(args):
     for algo in ALGOS:
         if any(rows for (_, of, _), rows in results.of("headline").items() if of == algo):
             draw_headline(results, algo, images)
+    for suite, draw in (("ablation", draw_ablation), ("quality", draw_quality)):
+        if any(results.of(suite).values()):
+            draw(results, images)
     for path in (args.out / "README.md", *sorted((args.out / "docs").glob("*.md"))):
         if path.exists():
             write_tables(results, path)

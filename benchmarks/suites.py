@@ -99,6 +99,9 @@ PARTS = {
     "sharpened labels": {"label-temperature": 1},
     "distrust": {"distrust-fatal": False},
 }
+# Where parts, teachers and labels are taken away.
+ABLATED = ("LavaGapS7", "GoToDoor-6x6")
+SHARES = (0.3, 0.1)
 # Errors meant to let a teacher succeed so often, its actions sampled; `teachers.py` says how often it does.
 ERRORS = {"0.8": {"LavaGapS7": 0.12, "GoToDoor-6x6": 0.14}, "0.6": {"LavaGapS7": 0.22, "GoToDoor-6x6": 0.22}}
 
@@ -202,11 +205,17 @@ def threshold(_rows):
                 yield taught(task, algo, method, seed, flags[algo], frames_after_solved=0)
 
 
+def whole(cells):
+    """Those among some cells that others are compared with when something is taken away."""
+    return (cell for cell in cells if cell.algo == "ppo" and cell.task.name in ABLATED and cell.seed <= 3)
+
+
 def ablation(_rows):
     """The paper's Fig. 4, and the best method with each of its parts taken away."""
-    for seed, name in itertools.product((1, 2, 3), ("LavaGapS7", "GoToDoor-6x6")):
+    yield from whole(threshold(_rows))
+    for seed, name in itertools.product((1, 2, 3), ABLATED):
         task, paper, best = TASKS[name], PAPER["ppo"], BEST["ppo"]
-        methods = {f"paper, lambda {lam}": paper | {"lam": lam} for lam in (0.1, 0.5, 1, 2, 5)}
+        methods = {f"paper, lambda {lam}": paper | {"lam": lam} for lam in (0.1, 0.5, 2, 5)}
         methods |= {"paper, hard labels": paper | {"labels": "hard"}, "paper, no RL": paper | {"rl-coef": 0}}
         methods |= {f"best without {part}": best | without for part, without in PARTS.items()}
         for method, flags in methods.items():
@@ -218,14 +227,15 @@ def ablation(_rows):
 
 def quality(_rows):
     """Worse teachers, and fewer labels."""
-    for seed, name in itertools.product((1, 2, 3), ("LavaGapS7", "GoToDoor-6x6")):
+    yield from whole(headline(_rows))
+    for seed, name in itertools.product((1, 2, 3), ABLATED):
         task = TASKS[name]
         for method, flags in (("paper", PAPER["ppo"]), ("best", BEST["ppo"])):
             for success, errors in ERRORS.items():
                 # Questions without end take their time; so does what a teacher that is kept for ever brings about.
                 rules = {"error": errors[name], "frames": FOLLOWED["ppo"] if method == "best" else 60_000}
                 yield taught(task, "ppo", f"{method}, teacher {success}", seed, flags, **rules)
-            for share in (0.3, 0.1):
+            for share in SHARES:
                 flags_of_share = flags | {"ask-share": share}
                 rules = {"frames": 60_000, "frames_after_solved": 0}
                 yield taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, flags_of_share, **rules)

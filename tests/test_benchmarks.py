@@ -52,16 +52,17 @@ def test_the_smoke_suite_runs_end_to_end_and_is_made_into_figures_and_tables(mon
 
     Path("out/docs").mkdir(parents=True)
     Path("out/docs/results.md").write_text("Before.\n<!-- headline -->\n<!-- end -->\nAfter.\n")
-    for suite in ("headline", "threshold"):
+    for suite in ("headline", "threshold", "ablation", "quality"):
         monkeypatch.setitem(plot.SUITES, suite, suites.smoke)
     monkeypatch.setattr(plot, "TASKS", {"Empty-5x5": next(iter(cells.values())).task})
+    monkeypatch.setattr(plot, "ABLATED", ("Empty-5x5",))
     plot.main(plot.Args(results=Path("results"), out=Path("out")))
     text = Path("out/docs/results.md").read_text()
     assert text.startswith("Before.")
     assert text.endswith("After.\n")
     assert "| Empty-5x5 | PPO |" in text
-    for name in ("headline_ppo", "headline_a2c", "frames_to_threshold"):
-        assert Path(f"out/docs/images/{name}.png").stat().st_size > 10_000
+    for name in ("headline_ppo", "headline_a2c", "frames_to_threshold", "ablation", "quality"):
+        assert Path(f"out/docs/images/{name}.png").stat().st_size > 9_000
 
 
 def row(solved, frames=300_000):
