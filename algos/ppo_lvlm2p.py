@@ -44,7 +44,7 @@ class Args:
     learning_rate: float = 1e-3  # the learning rate of the optimizer
     num_envs: int = 4  # the number of parallel game environments
     num_steps: int = 64  # the number of steps to run in each environment per policy rollout
-    num_steps_alone: int = 0  # the same once lam is 0 (0: no change)
+    num_steps_alone: int = 0  # the number of steps once lam is 0 (0: num-steps)
     anneal_lr: bool = False  # toggle learning rate annealing to zero over total-timesteps
     gamma: float = 0.99  # the discount factor gamma
     gae_lambda: float = 0.95  # the lambda for the general advantage estimation

@@ -70,6 +70,16 @@ def frames_to_threshold(rows):
     return needed, np.array([bool(row["solved_frames"]) for row in rows])
 
 
+def followed_to_the_end(rows):
+    """Whether none of the runs ended at its threshold, so that its last return is what it came to."""
+    return all(row["ended"] == "horizon" for row in rows)
+
+
+def final_returns(rows):
+    """The mean return in the last tenth of each run; and that it has one, as `frames_to_threshold` does."""
+    return np.array([float(row["final_return"]) for row in rows]), np.ones(len(rows), dtype=bool)
+
+
 def iqm(values):
     """The interquartile mean of a one-dimensional sample."""
     return metrics.aggregate_iqm(np.asarray(values))
@@ -81,7 +91,7 @@ class SpeedUp:
 
     Attributes:
         value: the ratio of the interquartile means over seeds.
-        low, high: its 95% interval.
+        low, high: its 95% interval; NaN where one side has a single seed.
         is_bound: whether some plain run never got there, so that the truth is at least this.
         failed: the share of the method's runs that never got there; above 0.2 there is no ratio.
     """
@@ -95,7 +105,8 @@ class SpeedUp:
     def __str__(self):
         if self.failed > 0.2:
             return f"none: {self.failed:.0%} never got there"
-        return f"{'>= ' if self.is_bound else ''}{self.value:.1f}x ({self.low:.1f} to {self.high:.1f})"
+        interval = "" if np.isnan(self.low) else f" ({self.low:.1f} to {self.high:.1f})"
+        return f"{'>= ' if self.is_bound else ''}{self.value:.1f}x{interval}"
 
 
 def speed_up(pairs):
@@ -113,6 +124,8 @@ def speed_up(pairs):
     # Seeds of plain and taught runs have nothing in common but their number: each side is resampled by itself.
     draws = ([[rng.choice(side, len(side)) for side in pair] for pair in frames] for _ in range(BOOTSTRAPS))
     low, high = np.percentile([ratio(draw) for draw in draws], [2.5, 97.5])
+    if min(len(side) for pair in frames for side in pair) == 1:  # one seed says nothing of the others
+        low, high = np.nan, np.nan
     reached = [[frames_to_threshold(rows)[1] for rows in pair] for pair in pairs]
     failed = max(1 - taught.mean() for _, taught in reached)
     return SpeedUp(ratio(frames), low, high, not all(plain.all() for plain, _ in reached), failed)
@@ -214,24 +227,21 @@ def draw_quality(results, out):
     figure, grid = plt.subplots(len(ABLATED), 2, figsize=(10, 4.6), layout="constrained", squeeze=False)
     for (left, right), task in zip(grid, ABLATED, strict=True):
         columns = (
-            (left, ("0.96", *(f"{success}" for success in ERRORS)), "teacher", "{}, teacher {}"),
-            (right, ("all", *(f"{share:.0%}" for share in SHARES)), "labels", "{}, {} of the labels"),
+            (left, ("0.96", *ERRORS), "teacher", "{}, teacher {}"),
+            (right, [f"{share:.0%}" for share in (1, *SHARES)], "labels", "{}, {} of the labels"),
         )
         for axes, ticks, name, pattern in columns:
             for (y, tick), method in itertools.product(enumerate(ticks), ("paper", "best")):
-                rows = found.get((task, "ppo", pattern.format(method, tick) if y else method))
-                if rows and axes is right:
-                    draw_seeds(axes, y + 0.2 * (method == "best"), *frames_to_threshold(rows), COLOURS[method], 0.18)
-                elif rows and (y or method == "best"):  # the paper's method was not followed to the end
-                    returns = np.array([float(row["final_return"]) for row in rows])
-                    there = np.ones(len(rows), dtype=bool)
-                    draw_seeds(axes, y + 0.2 * (method == "best"), returns, there, COLOURS[method], 0.18)
+                rows = found.get((task, "ppo", pattern.format(method, tick)))
+                if not rows or (axes is left and not followed_to_the_end(rows)):
+                    continue
+                values = frames_to_threshold(rows) if axes is right else final_returns(rows)
+                draw_seeds(axes, y + 0.2 * (method == "best"), *values, COLOURS[method], 0.18)
             axes.set_yticks(np.arange(len(ticks)) + 0.1, ticks)
             axes.set(ylim=(len(ticks) - 0.6, -0.3), ylabel=name, title=task)
             axes.spines[["top", "right"]].set_visible(False)
         if rows := found.get((task, "ppo", "plain")):
-            plain = iqm([float(row["final_return"]) for row in rows])
-            left.axvline(plain, color=COLOURS["plain"], linestyle="--", label="PPO alone")
+            left.axvline(iqm(final_returns(rows)[0]), color=COLOURS["plain"], linestyle="--", label="PPO alone")
         left.set(xlim=(0, 1.02), xlabel="mean return in the last tenth of the run")
         right.set(xscale="log", xlim=(500, 100_000), xlabel="frames to threshold")
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[method], alpha=0.5) for method in ("paper", "best")]
@@ -311,8 +321,8 @@ def comparison_table(results, suite):
             solved = sum(bool(row["solved_frames"]) for row in rows)
             figures = with_range(rows, "solved_frames", 0), f"{solved} of {len(rows)}"
             figures += (with_range(rows, "labels", 0) if rows[0]["labels"] else "none",)
-            whole = all(row["ended"] == "horizon" for row in rows)
-            lines.append([task, algo.upper(), method, *figures, with_range(rows, "final_return") if whole else ""])
+            final = with_range(rows, "final_return", 3) if followed_to_the_end(rows) else ""
+            lines.append([task, algo.upper(), method, *figures, final])
     lines.sort(key=lambda line: [*TASKS].index(line[0]))
     columns = [
         "task",
@@ -350,6 +360,7 @@ TABLES = {
     "tuning": tuning_table,
     "ablation": partial(comparison_table, suite="ablation"),
     "quality": partial(comparison_table, suite="quality"),
+    "curves": partial(comparison_table, suite="headline"),
 }
 TABLES |= {f"{algo} headline": partial(headline_table, algos=(algo,)) for algo in ALGOS}
 TABLES |= {f"{algo} commands": partial(commands_table, suite="threshold", algos=(algo,)) for algo in ALGOS}

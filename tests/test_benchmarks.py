@@ -77,6 +77,11 @@ def test_a_speed_up_is_the_ratio_of_the_frames_that_plain_rl_and_the_method_need
     assert str(found).startswith("10.0x (")
 
 
+def test_a_speed_up_over_a_single_seed_has_no_interval():
+    found = plot.speed_up([([row(30_000), row(40_000), row(20_000)], [row(3000)])])
+    assert str(found) == "10.0x"
+
+
 def test_the_mean_speed_up_of_several_tasks_is_geometric():
     pairs = [([row(1000)] * 3, [row(500)] * 3), ([row(8000)] * 3, [row(1000)] * 3)]
     assert plot.speed_up(pairs).value == pytest.approx(4)

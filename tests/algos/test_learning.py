@@ -156,6 +156,7 @@ def test_a_share_of_the_frames_is_asked_about_and_spent_on_views_without_a_label
     assert isinstance(envs, VectorTeacherWrapper)
     agent, labels, log = script.Agent(envs), script.Labels(envs), script.RunLog(args, envs.teacher, Path())
     obs, done = torch.as_tensor(envs.reset(seed=1)[0]), torch.zeros(4)
+    torch.manual_seed(1)
     shares_of_new = []
     for ask_share in (0, 0.25, 0.25, 0.25):
         rollout, obs, done = script.collect(agent, envs, obs, done, args.num_steps, log, labels, ask_share)
