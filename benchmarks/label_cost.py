@@ -5,6 +5,7 @@ python benchmarks/label_cost.py --answers 1000000
 """
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -53,13 +54,18 @@ def states(args):
 
 async def answer_at_once(request, **_):
     """In place of the road to a model: a reply that fits, for no time."""
-    if request.question.stage == "analysis":
-        text = json.dumps({"agent_row": 1, "agent_column": 1, "heading": "up", "carrying": "nothing", "targets": [],
-                           "hazards": [], "obstacles": [], "summary": "x" * 100})  # fmt: skip
-    else:
-        actions = request.question.schema.json["properties"]["probabilities"]["required"]
-        text = json.dumps({"reasoning": "x" * 100, "probabilities": {name: 1 / len(actions) for name in actions}})
-    return Reply(text, request.model, "stop", "", 1000, 100, 0.0, 0.0)
+    question = request.question
+    actions = question.schema.json["properties"]["probabilities"]["required"] if question.stage == "action" else ()
+    return Reply(fitting(tuple(actions)), request.model, "stop", "", 1000, 100, 0.0, 0.0)
+
+
+@functools.cache
+def fitting(actions):
+    """The JSON of an action stage with these actions; of an analysis without."""
+    if actions:
+        return json.dumps({"reasoning": "x" * 100, "probabilities": {name: 1 / len(actions) for name in actions}})
+    return json.dumps({"agent_row": 1, "agent_column": 1, "heading": "up", "carrying": "nothing", "targets": [],
+                       "hazards": [], "obstacles": [], "summary": "x" * 100})  # fmt: skip
 
 
 def cpu_per_label(args, store):

@@ -3,74 +3,33 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import struct
-import zlib
-from collections.abc import Hashable, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from minigrid.core.grid import Grid
 from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
 from minigrid.minigrid_env import MiniGridEnv
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.pictures import STRIP, Picture, Pixels, Strip
 
-TILE = 32
+TILE = STRIP
 """Pixels per MiniGrid cell; also the width of the margin that carries the row and column numbers."""
 
+KNOWN_ROWS = 4096
+"""How many rows of tiles are kept, each as about a kilobyte of PNG: the next view of a grid shares most of them."""
+
 Family: TypeAlias = Literal["minigrid", "default"]
-Pixels: TypeAlias = NDArray[np.uint8]
 
 # What MiniGrid draws of these classes follows from type, colour and door state. A class that is not among them may
 # draw anything.
 _DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
-
-
-class Picture:
-    """A picture, with what is made of it once and used in both stages.
-
-    Args:
-        pixels: (height, width, 3) uint8 RGB.
-    """
-
-    def __init__(self, pixels: Pixels) -> None:
-        self._pixels: Pixels | None = pixels
-        self._png = b""
-
-    @property
-    def pixels(self) -> Pixels:
-        """(height, width, 3) uint8 RGB."""
-        kept = self._pixels
-        return np.asarray(Image.open(io.BytesIO(self._png)).convert("RGB")) if kept is None else kept
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
-        pixels = self.pixels
-        digest = hashlib.sha256(str(pixels.shape).encode())
-        digest.update(np.ascontiguousarray(pixels).data)
-        return digest.hexdigest()
-
-    @property
-    def png(self) -> bytes:
-        """The picture as a PNG file."""
-        self.pack()
-        return self._png
-
-    def pack(self) -> None:
-        """Keep the picture as its PNG from now on: a thirtieth of the memory, for as long as a question waits."""
-        pixels = self._pixels
-        if pixels is None:
-            return
-        _ = self.digest  # while there are pixels to make it of
-        self._png = _png_of(pixels)
-        self._pixels = None
 
 
 class About(NamedTuple):
@@ -164,11 +123,13 @@ class MiniGridViewer:
     def view(self, history: tuple[str, ...] = ()) -> View:
         """The numbered picture, the mission and the carried object."""
         env = self._env
-        if self._drawn_by_minigrid:  # the same frame without finding out what the agent sees: half the time
-            frame = env.grid.render(TILE, env.agent_pos, env.agent_dir)
+        if self._drawn_by_minigrid:  # the same frame without finding out what the agent sees, and drawing all of it
+            picture = Picture.of(
+                _numbered_rows(env.grid, (int(env.agent_pos[0]), int(env.agent_pos[1])), env.agent_dir)
+            )
         else:
-            frame = env.get_frame(highlight=False, tile_size=TILE)
-        return _minigrid_view(self.about, frame, env.mission, env.carrying, history)
+            picture = Picture(_with_rulers(env.get_frame(highlight=False, tile_size=TILE)))
+        return _minigrid_view(self.about, picture, env.mission, env.carrying, history)
 
 
 class RenderViewer:
@@ -223,7 +184,10 @@ class WorkerViewer:
         missions = self._envs.get_attr("mission") if self._has_mission else ("",) * self._envs.num_envs
         if self.about.family == "minigrid":
             frames, carried = self._envs.call("get_frame", False, TILE), self._envs.get_attr("carrying")
-            return [Seen(_minigrid_view(self.about, frames[i], missions[i], carried[i])) for i in indices]
+            return [
+                Seen(_minigrid_view(self.about, Picture(_with_rulers(frames[i])), missions[i], carried[i]))
+                for i in indices
+            ]
         frames = self._envs.call("render")
         return [Seen(_rendered_view(self.about, frames[i], missions[i])) for i in indices]
 
@@ -313,21 +277,9 @@ def _names(enum: Any, meanings: Any, size: int) -> tuple[str, ...]:
     return tuple(f"action_{i}" for i in range(size))
 
 
-def _minigrid_view(about: About, frame: Pixels, mission: str, carried: Any, history: tuple[str, ...] = ()) -> View:
+def _minigrid_view(about: About, picture: Picture, mission: str, carried: Any, history: tuple[str, ...] = ()) -> View:
     carrying = f"a {carried.color} {carried.type}" if carried is not None else "nothing"
-    return View(about, Picture(_with_rulers(frame)), str(mission), carrying, history)
-
-
-def _png_of(pixels: Pixels) -> bytes:
-    """A PNG file. Pillow would try every row filter: three times as long, for nothing on flat tiles."""
-    height, width = pixels.shape[:2]
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: 0, none
-    rows[:, 1:] = pixels.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, the only compression and filters
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+    return View(about, picture, str(mission), carrying, history)
 
 
 def _rendered_view(about: About, frame: Any, mission: Any, history: tuple[str, ...] = ()) -> View:
@@ -346,6 +298,40 @@ def _with_rulers(frame: Pixels) -> Pixels:
     picture = _blank_with_rulers(height // TILE, width // TILE).copy()
     picture[TILE : TILE + height, TILE : TILE + width] = frame
     return picture
+
+
+def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int) -> Iterator[Strip]:
+    """The rows of a numbered picture, from top to bottom: `Grid.render` and `_with_rulers` in one."""
+    yield _edge(grid.height, grid.width)
+    for row in range(grid.height):
+        headings = (agent_dir if (column, row) == agent_pos else None for column in range(grid.width))
+        cells = grid.grid[row * grid.width : (row + 1) * grid.width]
+        drawn = map(Grid.render_tile, cells, headings, itertools.repeat(False), itertools.repeat(TILE))
+        yield _row(row, list(drawn))
+    yield _edge(grid.height, grid.width)
+
+
+_rows: dict[tuple[int, ...], tuple[Strip, list[Pixels]]] = {}
+
+
+def _row(number: int, tiles: list[Pixels]) -> Strip:
+    """A row of tiles between its numbers. MiniGrid draws each tile once and keeps it, so that its address tells it."""
+    key = (number, *map(id, tiles))
+    if key not in _rows:
+        if len(_rows) >= KNOWN_ROWS:
+            _rows.clear()
+        margin = _blank_with_rulers(number + 1, len(tiles))[(number + 1) * TILE : (number + 2) * TILE, :TILE]
+        strip = Strip(np.concatenate([margin, *tiles, margin], axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid
+        strip.pack()
+        _rows[key] = strip, tiles  # no other tile can have the address of one that is kept
+    return _rows[key][0]
+
+
+@functools.lru_cache(maxsize=32)
+def _edge(rows: int, columns: int) -> Strip:
+    strip = Strip(_blank_with_rulers(rows, columns)[:TILE])
+    strip.pack()
+    return strip
 
 
 @functools.lru_cache(maxsize=32)

@@ -15,17 +15,18 @@ PACKAGE = "lvlm2p_wrappers"
 MAY_IMPORT = {
     "errors": set(),
     "observations": {"errors"},
-    "views": {"errors"},
+    "pictures": set(),
+    "views": {"errors", "pictures"},
     "samples": set(),
     "replies": {"errors"},
     "store": {"errors"},
     "planner": {"errors"},
-    "prompts": {"errors", "replies", "views"},
+    "prompts": {"errors", "pictures", "replies", "views"},
     "client": {"errors", "planner", "prompts", "replies", "store"},
-    "teacher": {"client", "errors", "prompts", "replies", "store", "views"},
+    "teacher": {"client", "errors", "pictures", "prompts", "replies", "store", "views"},
     "wrapper": {"errors", "teacher", "views"},
     "vector": {"errors", "samples", "teacher", "views", "wrapper"},
-    "evaluation": {"errors", "planner", "replies", "teacher", "views"},
+    "evaluation": {"errors", "pictures", "planner", "replies", "teacher", "views"},
     "report": {"errors", "replies", "store", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

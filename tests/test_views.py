@@ -1,5 +1,6 @@
 import io
 import weakref
+import zlib
 
 import gymnasium as gym
 import numpy as np
@@ -9,8 +10,10 @@ from minigrid.core.world_object import Box, Door, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 from PIL import Image
 
+from lvlm2p_wrappers import views
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.views import TILE, Picture, action_names, vector_viewer, viewer
+from lvlm2p_wrappers.pictures import Picture
+from lvlm2p_wrappers.views import TILE, action_names, vector_viewer, viewer
 
 
 def lava_gap():
@@ -32,6 +35,19 @@ def test_the_grid_is_the_envs_own_frame_without_highlight():
     env = lava_gap()
     inside = viewer(env).view().picture.pixels[TILE:-TILE, TILE:-TILE]
     assert np.array_equal(inside, env.unwrapped.get_frame(highlight=False, tile_size=TILE))
+
+
+def test_rows_that_pictures_share_are_those_of_the_frame(monkeypatch):
+    monkeypatch.setattr(views, "KNOWN_ROWS", 20)  # so that they are forgotten on the way, too
+    envs = [gym.make(f"MiniGrid-{name}-v0") for name in ("LavaGapS7", "DoorKey-8x8", "Fetch-5x5-N2")]
+    for env in envs:
+        env.reset(seed=1)
+        env.action_space.seed(1)
+    for env in 30 * envs:
+        if any(env.step(env.action_space.sample())[2:4]):
+            env.reset()
+        frame = env.unwrapped.get_frame(highlight=False, tile_size=TILE)
+        assert np.array_equal(viewer(env).view().picture.pixels[TILE:-TILE, TILE:-TILE], frame)
 
 
 def test_every_row_and_column_is_numbered_on_both_sides():
@@ -118,13 +134,25 @@ def test_the_digest_is_of_the_pixels_not_of_their_encoding():
 
 
 def test_a_packed_picture_is_the_same_picture_without_its_pixels_in_memory():
-    picture = viewer(lava_gap()).view().picture
-    before, kept = picture.pixels.copy(), weakref.ref(picture.pixels)
+    pixels = viewer(lava_gap()).view().picture.pixels.copy()
+    picture, before, kept = Picture(pixels), pixels.copy(), weakref.ref(pixels)
+    del pixels
     picture.pack()
     assert kept() is None
     assert np.array_equal(picture.pixels, before)
     assert picture.digest == Picture(before).digest
     assert picture.png == Picture(before).png
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 70), (32, 32), (33, 5), (64, 40), (100, 300), (210, 160)])
+def test_a_picture_of_any_size_is_a_png_that_others_can_read(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    image = Image.open(io.BytesIO(Picture(pixels).png))
+    assert image.mode == "RGB"
+    image.verify()  # checksums
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(Picture(pixels).png))), pixels)
+    data = Picture(pixels).png.split(b"IDAT", 1)[1]
+    assert len(zlib.decompress(data)) == size[0] * (1 + 3 * size[1])  # Pillow does not look at zlib's checksum
 
 
 def test_any_discrete_env_with_a_picture_can_be_seen():

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.evaluation.states import Source
 from lvlm2p_wrappers.evaluation.truth import Truth
-from lvlm2p_wrappers.views import Picture
+from lvlm2p_wrappers.pictures import Picture
 
 FORMAT = 1
 """Version of the files."""

@@ -17,11 +17,12 @@ import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lvlm2p_wrappers.errors import BadReplyError, PromptError
+from lvlm2p_wrappers.pictures import Picture
 from lvlm2p_wrappers.prompts.examples import Worked, read_examples
 from lvlm2p_wrappers.prompts.folders import bundled_prompts, find, fingerprint, folders_of
 from lvlm2p_wrappers.prompts.options import Options, read_options
 from lvlm2p_wrappers.replies import ANALYSES, action_schema, analysis_schema, read_action, read_analysis
-from lvlm2p_wrappers.views import About, Picture, View
+from lvlm2p_wrappers.views import About, View
 
 __all__ = ["Action", "Message", "Options", "PromptSet", "Question", "Schema", "Stage", "bundled_prompts"]
 

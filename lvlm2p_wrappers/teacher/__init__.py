@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
+from lvlm2p_wrappers.pictures import Picture
 from lvlm2p_wrappers.prompts import PromptSet, Question
 from lvlm2p_wrappers.replies import Advice, distribution
 from lvlm2p_wrappers.store import DEFAULT, Store, locate
 from lvlm2p_wrappers.teacher.answers import Answered, Answers, total
 from lvlm2p_wrappers.teacher.counters import Counters, Reliability
-from lvlm2p_wrappers.views import About, Family, Picture, View, Viewer
+from lvlm2p_wrappers.views import About, Family, View, Viewer
 
 OnError = Literal["raise", "skip"]
 

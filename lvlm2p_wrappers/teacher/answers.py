@@ -64,7 +64,7 @@ class Answers:
         self._client = client
         self._store = store
         self._offline = offline
-        self._flights: dict[str, asyncio.Task[Answered]] = {}
+        self._flights: dict[str, asyncio.Future[Answered]] = {}
         self._spoilt: dict[str, BadReplyError] = {}
         self._failed_models: set[str] = set()
 
@@ -100,11 +100,14 @@ class Answers:
             except (BadReplyError, TransportError) as error:
                 raise repeated(error) from None
             return answered._replace(calls=0, cost_usd=0.0)
-        flight = self._flights[request.key] = asyncio.ensure_future(self._fetch(request))
+        flight = self._flights[request.key] = asyncio.get_running_loop().create_future()
         try:
-            return await flight
+            flight.set_result(await self._fetch(request))
+        except BaseException as error:  # noqa: BLE001 -- raised below, and to all that share the flight
+            flight.set_exception(error)
         finally:
             del self._flights[request.key]
+        return flight.result()
 
     async def _fetch(self, request: Request) -> Answered:
         """Look into the store; if there is nothing, ask the model, unless another process is asking it just now."""

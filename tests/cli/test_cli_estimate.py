@@ -12,9 +12,10 @@ from lvlm2p_wrappers import TeacherWrapper
 from lvlm2p_wrappers.cli import main
 from lvlm2p_wrappers.cli.estimate.discovery import Rollout, distinct_views, roll_out
 from lvlm2p_wrappers.cli.estimate.tokens import tokens_of
+from lvlm2p_wrappers.pictures import Picture
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.store import Store, calls
-from lvlm2p_wrappers.views import About, Picture, View, viewer
+from lvlm2p_wrappers.views import About, View, viewer
 
 EMPTY = "MiniGrid-Empty-5x5-v0"  # 8 cells that are not the goal, 4 headings
 EMBEDDED = "embedded/minigrid-planner?error=0.1"
