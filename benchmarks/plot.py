@@ -159,7 +159,7 @@ def draw_headline(results, algo, out):
             if teacher := [float(row[key]) for row in of_task]:
                 axes.axhline(np.mean(teacher), color="0.4", linestyle="--", linewidth=1, label="the teacher, sampled")
             axes.spines[["top", "right"]].set_visible(False)
-            axes.set(xscale="log", xlim=(500, FOLLOWED[algo]))
+            axes.set(xscale="log", xlim=(500, FOLLOWED))
         grid[0, column].set_title(task.name, fontsize=11)
         grid[0, column].set_ylim(0, 1.03)
         grid[1, column].set(xlabel="frames", ylim=(min(0, grid[1, column].get_ylim()[0]), 1.03))
