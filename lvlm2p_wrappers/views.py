@@ -283,7 +283,7 @@ def _minigrid_view(about: About, picture: Picture, mission: str, carried: Any, h
 
 
 def _rendered_view(about: About, frame: Any, mission: Any, history: tuple[str, ...] = ()) -> View:
-    pixels = np.asarray(frame)
+    pixels = np.array(frame)  # a copy: the next frame may be drawn into the same array, before this one is sent
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < TILE:
         raise UsageError(
             f"{about.env_id} renders an array of shape {pixels.shape} and dtype {pixels.dtype}; a teacher needs a "
@@ -317,14 +317,15 @@ _rows: dict[tuple[int, ...], tuple[Strip, list[Pixels]]] = {}
 def _row(number: int, tiles: list[Pixels]) -> Strip:
     """A row of tiles between its numbers. MiniGrid draws each tile once and keeps it, so that its address tells it."""
     key = (number, *map(id, tiles))
-    if key not in _rows:
-        if len(_rows) >= KNOWN_ROWS:
-            _rows.clear()
+    known = _rows.get(key)
+    if known is None:
         margin = _blank_with_rulers(number + 1, len(tiles))[(number + 1) * TILE : (number + 2) * TILE, :TILE]
         strip = Strip(np.concatenate([margin, *tiles, margin], axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid
         strip.pack()
-        _rows[key] = strip, tiles  # no other tile can have the address of one that is kept
-    return _rows[key][0]
+        if len(_rows) >= KNOWN_ROWS:
+            _rows.clear()
+        _rows[key] = known = strip, tiles  # no other tile can have the address of one that is kept
+    return known[0]
 
 
 @functools.lru_cache(maxsize=32)

@@ -163,6 +163,22 @@ def test_any_discrete_env_with_a_picture_can_be_seen():
     assert (view.mission, view.about.family, view.about.actions) == ("", "default", ("action_0", "action_1"))
 
 
+def test_a_view_stays_what_it_was_if_the_env_draws_the_next_frame_into_the_same_array():
+    class Reusing(gym.Env):
+        action_space = gym.spaces.Discrete(2)
+        render_mode = "rgb_array"
+        frame = np.zeros((40, 40, 3), np.uint8)
+
+        def render(self):
+            self.frame += 1
+            return self.frame
+
+    look = viewer(Reusing())
+    first, second = look.view().picture, look.view().picture
+    assert first.digest != second.digest
+    assert first.pixels.max() == 1
+
+
 def test_an_env_without_a_picture_is_refused_with_the_way_out():
     with pytest.raises(UsageError, match=r"CartPole-v1 gives no picture.*render_mode='rgb_array'"):
         viewer(gym.make("CartPole-v1"))
