@@ -342,20 +342,19 @@ def test_a_rate_limit_refuses_what_comes_too_fast_and_says_when_to_come_back(pro
     assert [exchange.status for exchange in provider.log] == [200, 429, 200]
 
 
-def test_one_second_of_latency_is_one_second_for_many_at_once(provider, loop):
-    provider.latency = 1.0
+def test_requests_wait_out_their_latency_together(provider, loop):
+    provider.latency = 2.0
 
     async def many():
-        started = time.monotonic()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             body = {"model": "llava", "messages": [{"role": "user", "content": "look"}], "format": POLICY}
             url = provider.url + "/ollama/api/chat"
             replies = await asyncio.gather(*(session.post(url, json=body) for _ in range(256)))
             assert {reply.status for reply in replies} == {200}
-        return time.monotonic() - started
 
-    assert 1.0 <= loop.run(many()) < 3.0
+    loop.run(many())
     assert provider.peak_in_flight == 256
+    assert all(exchange.sent - exchange.received >= 2.0 for exchange in provider.log)
 
 
 def test_it_runs_in_a_process_of_its_own_and_shows_its_log():
