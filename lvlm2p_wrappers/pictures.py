@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import struct
@@ -30,34 +29,36 @@ class Strip:
         pixels: (rows, width, 3) uint8 RGB; None once packed.
     """
 
+    # Not cached_property: in Python 3.11 it holds a lock, which a process forked meanwhile would wait for, for ever.
+
     def __init__(self, pixels: Pixels) -> None:
         self.shape = pixels.shape
         self.pixels: Pixels | None = pixels
+        self._digest = b""
+        self._deflated = b"", 0
 
-    @functools.cached_property
+    @property
     def digest(self) -> bytes:
         """SHA-256 of the pixels."""
-        assert self.pixels is not None
-        return hashlib.sha256(np.ascontiguousarray(self.pixels).data).digest()
+        pixels = self.pixels  # before looking: another thread may pack meanwhile
+        if not self._digest:
+            assert pixels is not None
+            self._digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+        return self._digest
 
-    @functools.cached_property
+    @property
     def deflated(self) -> tuple[bytes, int]:
-        """The rows as PNG has them, compressed so that strips can be joined; and their Adler-32 checksum.
-
-        Pillow would try every row filter: three times as long, for nothing on flat tiles.
-        """
-        assert self.pixels is not None
-        height, width, _ = self.shape
-        rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: 0, none
-        rows[:, 1:] = self.pixels.reshape(height, -1)
-        deflate = zlib.compressobj(3, zlib.DEFLATED, -zlib.MAX_WBITS)  # without zlib's header and checksum
-        return deflate.compress(rows.data) + deflate.flush(zlib.Z_FULL_FLUSH), zlib.adler32(rows.data)
+        """The rows as PNG has them, compressed so that strips can be joined; and their Adler-32 checksum."""
+        pixels = self.pixels
+        if not self._deflated[0]:
+            assert pixels is not None
+            self._deflated = _deflated(pixels)
+        return self._deflated
 
     def pack(self) -> None:
         """Keep digest and PNG data instead of the pixels: a thirtieth of the memory."""
-        if self.pixels is not None:
-            _ = self.digest, self.deflated
-            self.pixels = None
+        _ = self.digest, self.deflated
+        self.pixels = None
 
 
 class Picture:
@@ -86,7 +87,7 @@ class Picture:
             return np.asarray(Image.open(io.BytesIO(self.png)))
         return np.concatenate(kept)
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
         digest = hashlib.sha256(str(self._shape).encode())
@@ -119,6 +120,15 @@ class Picture:
     @property
     def _shape(self) -> tuple[int, int, int]:
         return sum(strip.shape[0] for strip in self._strips), self._strips[0].shape[1], 3
+
+
+def _deflated(pixels: Pixels) -> tuple[bytes, int]:
+    """Without row filters: Pillow would try every one, which takes three times as long, for nothing on flat tiles."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    deflate = zlib.compressobj(3, zlib.DEFLATED, -zlib.MAX_WBITS)  # without zlib's header and checksum
+    return deflate.compress(rows.data) + deflate.flush(zlib.Z_FULL_FLUSH), zlib.adler32(rows.data)
 
 
 def _joined(first: int, second: int, size: int) -> int:

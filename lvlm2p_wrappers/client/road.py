@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lvlm2p_wrappers import planner
@@ -37,21 +37,16 @@ class Request:
         model: the LiteLLM model string, as the user wrote it.
         question: the conversation, the form of the reply and how it is checked.
         sampling: ``temperature``, ``max_tokens`` and the like.
+        key: a digest of all that the answer may depend on: pixels, texts, schema, model and its version, sampling.
     """
 
     model: str
     question: Question
     sampling: Mapping[str, Any]
+    key: str = field(init=False)
 
-    @functools.cached_property
-    def key(self) -> str:
-        """A digest of all that the answer may depend on: pixels, texts, schema, model and its version, sampling."""
-        messages = [(m.role, m.text, m.picture.digest if m.picture else None) for m in self.question.messages]
-        version = planner.VERSION if self.model.split("?")[0] == planner.MODEL else ""
-        content = json.dumps(
-            [self.model, version, messages, self.question.schema.text, dict(self.sampling)], sort_keys=True
-        )
-        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", _key(self.model, self.question, self.sampling))
 
     def pack(self) -> None:
         """Take little memory from now on: the question is going to wait for its turn."""
@@ -188,6 +183,13 @@ def _client_that_asks_once(timeout_s: float, _process: int) -> Any:
     client = AskingOnce(timeout=timeout_s)
     atexit.register(lambda: submit(client.close()).result(timeout=5))
     return client
+
+
+def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:
+    messages = [(m.role, m.text, m.picture.digest if m.picture else None) for m in question.messages]
+    version = planner.VERSION if model.split("?")[0] == planner.MODEL else ""
+    content = json.dumps([model, version, messages, question.schema.text, dict(sampling)], sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def _wire(message: Message) -> dict[str, Any]:
