@@ -266,12 +266,14 @@ class Teacher:
 
     def drain(self) -> None:
         """Let the calls in flight end, so that their answers are stored; questions not sent yet are dropped."""
+        self._after_fork()
         self._client.stop("the run is over")
         wait(list(self._open), timeout=self._client_options["timeout_s"])
         self._client.go_on()
 
     def wait_below(self, most: int) -> None:
         """Wait until at most ``most`` questions are open."""
+        self._after_fork()
         while len(self._open) > most:
             wait(list(self._open), return_when="FIRST_COMPLETED")
 
@@ -356,4 +358,6 @@ class Teacher:
 
 def _may_pass(future: Future[Advice]) -> bool:
     """Whether it failed and asking again may help; a reply that stayed bad is not asked for again in a run."""
+    if future.cancelled():
+        return True
     return future.done() and future.exception() is not None and not isinstance(future.exception(), BadReplyError)

@@ -93,21 +93,31 @@ class Answers:
     async def _from(self, model: str, question: Question) -> Answered:
         """Equal questions share one flight, also while it is under way."""
         request = self._request(model, question)
-        flight = self._flights.get(request.key)
-        if flight is not None:
+        while (flight := self._flights.get(request.key)) is not None:
             try:
                 answered = await asyncio.shield(flight)
+            except asyncio.CancelledError:
+                if _cancelled():
+                    raise
             except (BadReplyError, TransportError) as error:
                 raise repeated(error) from None
-            return answered._replace(calls=0, cost_usd=0.0)
+            else:
+                return answered._replace(calls=0, cost_usd=0.0)
         flight = self._flights[request.key] = asyncio.get_running_loop().create_future()
         try:
-            flight.set_result(await self._fetch(request))
-        except BaseException as error:  # noqa: BLE001 -- raised below, and to all that share the flight
+            answered = await self._fetch(request)
+        except asyncio.CancelledError:  # this row alone is given up: the next of those that wait asks itself
+            flight.cancel()
+            raise
+        except BaseException as error:
             flight.set_exception(error)
+            flight.exception()  # so that it is not reported as one that nobody has seen
+            raise
+        else:
+            flight.set_result(answered)
+            return answered
         finally:
-            del self._flights[request.key]
-        return flight.result()
+            del self._flights[request.key], flight  # an error that held its flight would live until the next collection
 
     async def _fetch(self, request: Request) -> Answered:
         """Look into the store; if there is nothing, ask the model, unless another process is asking it just now."""
@@ -152,6 +162,12 @@ class Answers:
             else:
                 self._store.record(row, Answer(text, reply.model))
                 return Answered(text, reply.model, len(costs), total(costs))
+
+
+def _cancelled() -> bool:
+    """Whether the running task itself is to end, not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _read(turn: Request, reply: Reply) -> str:
