@@ -96,13 +96,11 @@ class MiniGridViewer:
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.about = About(_env_id(env), "minigrid", action_names(env))
         self._env: Any = env.unwrapped
-        drawn_by = (getattr(type(env.unwrapped), name, None) for name in ("get_frame", "get_full_render"))
-        self._drawn_by_minigrid = tuple(drawn_by) == (MiniGridEnv.get_frame, MiniGridEnv.get_full_render)
 
     def key(self) -> Hashable | None:
         """The state as far as picture and text depend on it, without rendering; None for objects of unknown classes."""
         env = self._env
-        if not self._drawn_by_minigrid:
+        if not _drawn_by_minigrid(env):
             return None
         cells: list[Any] = []
         for cell in env.grid.grid:
@@ -123,12 +121,12 @@ class MiniGridViewer:
     def view(self, history: tuple[str, ...] = ()) -> View:
         """The numbered picture, the mission and the carried object."""
         env = self._env
-        if self._drawn_by_minigrid:  # the same frame without finding out what the agent sees, and drawing all of it
+        if _drawn_by_minigrid(env):  # the same frame without finding out what the agent sees, and drawing all of it
             picture = Picture.of(
                 _numbered_rows(env.grid, (int(env.agent_pos[0]), int(env.agent_pos[1])), env.agent_dir)
             )
         else:
-            picture = Picture(_with_rulers(env.get_frame(highlight=False, tile_size=TILE)))
+            picture = Picture(_with_rulers(self.about, env.get_frame(False, TILE)))
         return _minigrid_view(self.about, picture, env.mission, env.carrying, history)
 
 
@@ -185,7 +183,7 @@ class WorkerViewer:
         if self.about.family == "minigrid":
             frames, carried = self._envs.call("get_frame", False, TILE), self._envs.get_attr("carrying")
             return [
-                Seen(_minigrid_view(self.about, Picture(_with_rulers(frames[i])), missions[i], carried[i]))
+                Seen(_minigrid_view(self.about, Picture(_with_rulers(self.about, frames[i])), missions[i], carried[i]))
                 for i in indices
             ]
         frames = self._envs.call("render")
@@ -283,32 +281,52 @@ def _minigrid_view(about: About, picture: Picture, mission: str, carried: Any, h
 
 
 def _rendered_view(about: About, frame: Any, mission: Any, history: tuple[str, ...] = ()) -> View:
+    return View(about, Picture(_rgb(about, frame)), str(mission), history=history)
+
+
+def _rgb(about: About, frame: Any) -> Pixels:
     pixels = np.array(frame)  # a copy: the next frame may be drawn into the same array, before this one is sent
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < TILE:
         raise UsageError(
-            f"{about.env_id} renders an array of shape {pixels.shape} and dtype {pixels.dtype}; a teacher needs a "
-            f"uint8 RGB picture of at least {TILE}x{TILE} pixels. Make it with render_mode='rgb_array'."
+            f"{about.env_id} draws an array of shape {pixels.shape} and dtype {pixels.dtype}; a teacher needs a uint8 "
+            f"RGB picture of at least {TILE}x{TILE} pixels, as render_mode='rgb_array' promises."
         )
-    return View(about, Picture(pixels), str(mission), history=history)
+    return pixels
 
 
-def _with_rulers(frame: Pixels) -> Pixels:
+def _with_rulers(about: About, frame: Any) -> Pixels:
     """Print the 0-based row and column numbers on all four sides: LVLMs misplace cells without them."""
-    height, width = frame.shape[:2]
-    picture = _blank_with_rulers(height // TILE, width // TILE).copy()
-    picture[TILE : TILE + height, TILE : TILE + width] = frame
-    return picture
+    pixels = _rgb(about, frame)
+    height, width = pixels.shape[:2]
+    if height % TILE or width % TILE:
+        raise UsageError(
+            f"{about.env_id} draws {width}x{height} pixels when asked by get_frame for {TILE} a cell: "
+            "no whole number of cells, so that they cannot be numbered."
+        )
+    side, edge = np.concatenate([_number(row) for row in range(height // TILE)]), _edge(width // TILE)
+    return np.concatenate([edge, np.concatenate([side, pixels, side], axis=1), edge])
+
+
+def _drawn_by_minigrid(env: Any) -> bool:
+    """Whether the frame is MiniGrid's own: one tile a cell, drawn from what is in it."""
+    methods = (
+        (env.get_frame, MiniGridEnv.get_frame),
+        (env.get_full_render, MiniGridEnv.get_full_render),
+        (env.grid.render, Grid.render),
+    )
+    return all(getattr(method, "__func__", None) is minigrids for method, minigrids in methods)
 
 
 def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int) -> Iterator[Strip]:
     """The rows of a numbered picture, from top to bottom: `Grid.render` and `_with_rulers` in one."""
-    yield _edge(grid.height, grid.width)
+    edge = _edge_strip(grid.width)
+    yield edge
     for row in range(grid.height):
         headings = (agent_dir if (column, row) == agent_pos else None for column in range(grid.width))
         cells = grid.grid[row * grid.width : (row + 1) * grid.width]
         drawn = map(Grid.render_tile, cells, headings, itertools.repeat(False), itertools.repeat(TILE))
         yield _row(row, list(drawn))
-    yield _edge(grid.height, grid.width)
+    yield edge
 
 
 _rows: dict[tuple[int, ...], tuple[Strip, list[Pixels]]] = {}
@@ -319,8 +337,8 @@ def _row(number: int, tiles: list[Pixels]) -> Strip:
     key = (number, *map(id, tiles))
     known = _rows.get(key)
     if known is None:
-        margin = _blank_with_rulers(number + 1, len(tiles))[(number + 1) * TILE : (number + 2) * TILE, :TILE]
-        strip = Strip(np.concatenate([margin, *tiles, margin], axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid
+        parts = [_number(number), *tiles, _number(number)]
+        strip = Strip(np.concatenate(parts, axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid does
         strip.pack()
         if len(_rows) >= KNOWN_ROWS:
             _rows.clear()
@@ -329,27 +347,25 @@ def _row(number: int, tiles: list[Pixels]) -> Strip:
 
 
 @functools.lru_cache(maxsize=32)
-def _edge(rows: int, columns: int) -> Strip:
-    strip = Strip(_blank_with_rulers(rows, columns)[:TILE])
+def _edge_strip(columns: int) -> Strip:
+    strip = Strip(_edge(columns))
     strip.pack()
     return strip
 
 
 @functools.lru_cache(maxsize=32)
-def _blank_with_rulers(rows: int, columns: int) -> Pixels:
-    image = Image.new("RGB", ((columns + 2) * TILE, (rows + 2) * TILE), "white")
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=TILE // 2)
+def _edge(columns: int) -> Pixels:
+    """The margin above and below the frame: (TILE, (columns + 2) * TILE, 3)."""
+    corner = np.full((TILE, TILE, 3), 255, np.uint8)
+    return np.concatenate([corner, *map(_number, range(columns)), corner], axis=1)
 
-    def number(value: int, column: int, row: int) -> None:
-        draw.text(((column + 0.5) * TILE, (row + 0.5) * TILE), str(value), fill="black", font=font, anchor="mm")
 
-    for column in range(columns):
-        number(column, column + 1, 0)
-        number(column, column + 1, rows + 1)
-    for row in range(rows):
-        number(row, 0, row + 1)
-        number(row, columns + 1, row + 1)
+@functools.lru_cache(maxsize=256)
+def _number(value: int) -> Pixels:
+    """A cell of the margin: (TILE, TILE, 3)."""
+    image = Image.new("RGB", (TILE, TILE), "white")
+    middle, font = (TILE / 2, TILE / 2), ImageFont.load_default(size=TILE // 2)
+    ImageDraw.Draw(image).text(middle, str(value), fill="black", font=font, anchor="mm")
     return np.asarray(image)
 
 

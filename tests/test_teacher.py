@@ -1,6 +1,7 @@
 """The teacher over real HTTP: what is asked, how often, what is kept, and what is never made up."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -24,7 +25,7 @@ from lvlm2p_wrappers import (
     VectorTeacherWrapper,
 )
 from lvlm2p_wrappers.store import Store, calls
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import Seen, viewer
 from tests.provider import FAULTS, WIRES, RateLimit, closed_url
 
 MODEL = "openai/gpt-4o-mini"
@@ -372,6 +373,45 @@ def test_two_threads_may_ask_one_teacher(provider):
         thread.join()
     assert len(provider.log) == 2
     assert all(np.array_equal(found[0], probs) for probs in found)
+
+
+def test_a_row_that_is_given_up_leaves_its_question_to_the_others(provider):
+    provider.latency = 0.3
+    teacher, seen = Teacher(MODEL, store=None), Seen(view())
+    first, second, third = (teacher.ask(seen) for _ in range(3))
+    while not provider.log:
+        time.sleep(0.01)
+    first.advice.cancel()
+    third.advice.cancel()
+    (probs,) = teacher.settle([second], on_error="raise")
+    assert probs.sum() == pytest.approx(1)
+    assert len(provider.log) == 3, "the analysis that was given up, and both stages"
+
+
+def test_a_state_whose_row_was_given_up_can_be_asked_about_again(provider):
+    provider.latency = 0.3
+    teacher, env = Teacher(MODEL, store=None), gym.make("MiniGrid-LavaGapS5-v0")
+    env.reset(seed=0)
+    ticket = teacher.ask(viewer(env))
+    while not provider.log:
+        time.sleep(0.01)
+    ticket.advice.cancel()
+    assert teacher.ask(viewer(env)).advice.result().probs.sum() == pytest.approx(1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("wait", [Teacher.drain, lambda teacher: teacher.wait_below(0)])
+def test_a_forked_process_does_not_wait_for_its_parents_questions(provider, wait):
+    provider.latency = 20.0
+    teacher = Teacher(MODEL, store=None)
+    ticket = teacher.ask(Seen(view()))
+    child = multiprocessing.get_context("fork").Process(target=wait, args=(teacher,))
+    child.start()
+    child.join(timeout=10)
+    exitcode = child.exitcode
+    child.kill()
+    ticket.advice.cancel()
+    assert exitcode == 0
 
 
 def test_equal_views_that_wait_for_one_bad_reply_count_as_one_failure(provider):

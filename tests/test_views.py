@@ -1,4 +1,7 @@
 import io
+import multiprocessing
+import os
+import threading
 import weakref
 import zlib
 
@@ -7,7 +10,6 @@ import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from minigrid.core.world_object import Box, Door, WorldObj
-from minigrid.minigrid_env import MiniGridEnv
 from PIL import Image
 
 from lvlm2p_wrappers import views
@@ -114,15 +116,52 @@ def test_an_object_of_an_unknown_class_has_no_key_since_it_may_draw_anything():
     assert viewer(env).key() is None
 
 
-@pytest.mark.parametrize("method", ["get_frame", "get_full_render"])
-def test_an_env_that_draws_itself_is_shown_as_it_does_and_has_no_key(method):
+@pytest.mark.parametrize(
+    ("drawer", "method"),
+    [
+        (lambda env: env, "get_frame"),
+        (lambda env: env, "get_full_render"),
+        (lambda env: env.grid, "render"),
+    ],
+)
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_an_env_that_draws_itself_is_shown_as_it_does_and_has_no_key(drawer, method, where):
     env = lava_gap()
-    plain = env.unwrapped.get_frame(highlight=False)
-    darker = {method: lambda self, *args, **kwargs: getattr(MiniGridEnv, method)(self, *args, **kwargs) // 2}
-    env.unwrapped.__class__ = type("Drawn", (type(env.unwrapped),), darker)
-    look = viewer(env)
+    look, plain, drawn = viewer(env), env.unwrapped.get_frame(highlight=False), drawer(env.unwrapped)
+    bright = getattr(drawn, method)
+    if where == "class":
+        darker = {method: lambda _, *args, **kwargs: bright(*args, **kwargs) // 2}
+        drawn.__class__ = type("Drawn", (type(drawn),), darker)
+    else:
+        setattr(drawn, method, lambda *args, **kwargs: bright(*args, **kwargs) // 2)
     assert look.key() is None
     assert np.array_equal(look.view().picture.pixels[TILE:-TILE, TILE:-TILE], plain // 2)
+
+
+@pytest.mark.parametrize("env_id", ["MiniGrid-LavaGapS5-v0", "MiniGrid-MultiRoom-N6-v0"])
+def test_a_picture_of_shared_rows_is_numbered_as_that_of_a_frame(env_id):
+    env = gym.make(env_id)
+    env.reset(seed=0)
+    of_rows = viewer(env).view().picture
+    frame = env.unwrapped.get_frame(False, TILE)
+    env.unwrapped.get_frame = lambda *_: frame
+    assert viewer(env).view().picture.digest == of_rows.digest
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((224, 224, 3)), r"LavaGapS7-v0 draws an array of shape \(224, 224, 3\) and dtype float64"),
+        (np.zeros((224, 224, 4), np.uint8), r"shape \(224, 224, 4\)"),
+        (np.zeros((224, 224), np.uint8), r"shape \(224, 224\)"),
+        (np.zeros((224, 230, 3), np.uint8), "LavaGapS7-v0 draws 230x224 pixels .* no whole number of cells"),
+    ],
+)
+def test_a_frame_that_cannot_be_numbered_is_refused(frame, message):
+    env = lava_gap()
+    env.unwrapped.get_frame = lambda *_: frame
+    with pytest.raises(UsageError, match=message):
+        viewer(env).view()
 
 
 def test_the_digest_is_of_the_pixels_not_of_their_encoding():
@@ -142,6 +181,29 @@ def test_a_packed_picture_is_the_same_picture_without_its_pixels_in_memory():
     assert np.array_equal(picture.pixels, before)
     assert picture.digest == Picture(before).digest
     assert picture.png == Picture(before).png
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_forked_while_a_thread_packs_pictures_can_pack_its_own():
+    pixels, done = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8), threading.Event()
+
+    def pack():
+        while not done.is_set():
+            Picture(pixels).pack()
+
+    thread = threading.Thread(target=pack)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = multiprocessing.get_context("fork").Process(target=Picture(pixels).pack)
+            child.start()
+            child.join(timeout=10)
+            exitcode = child.exitcode
+            child.kill()
+            assert exitcode == 0
+    finally:
+        done.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 70), (32, 32), (33, 5), (64, 40), (100, 300), (210, 160)])
@@ -211,7 +273,7 @@ def test_a_render_that_is_no_picture_is_refused():
         def render(self):
             return np.zeros((7, 7, 3), np.uint8)
 
-    with pytest.raises(UsageError, match=r"Odd renders an array of shape \(7, 7, 3\)"):
+    with pytest.raises(UsageError, match=r"Odd draws an array of shape \(7, 7, 3\)"):
         viewer(Odd()).view()
 
 
