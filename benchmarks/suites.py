@@ -241,9 +241,15 @@ def quality(_rows):
                 rules = {"error": errors[name], "frames": FOLLOWED if method == "best" else 60_000}
                 yield taught(task, "ppo", f"{method}, teacher {success}", seed, flags, **rules)
             for share in SHARES:
-                flags_of_share = flags | {"ask-share": share}
-                rules = {"frames": 60_000, "frames_after_solved": 0}
-                yield taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, flags_of_share, **rules)
+                yield _with_fewer_labels(task, method, seed, flags, share)
+    for seed, task in itertools.product((1, 2, 3), TASKS.values()):
+        if task.name not in ABLATED:
+            yield _with_fewer_labels(task, "best", seed, BEST["ppo"], min(SHARES))
+
+
+def _with_fewer_labels(task, method, seed, flags, share):
+    rules = {"frames": 60_000, "frames_after_solved": 0}
+    return taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, flags | {"ask-share": share}, **rules)
 
 
 def smoke(_rows):
