@@ -71,7 +71,7 @@ class Args:
     rl_coef: float = 1.0  # weight of the reinforcement part of the loss (0: distillation alone)
     labels: Literal["soft", "hard"] = "soft"  # learn from the teacher's distribution, or its most probable action alone
     label_temperature: float = 1.0  # soft labels are raised to the power of its inverse: below 1 they are sharpened
-    ask_share: float = 1.0  # share of the frames to ask about: drawn from views without a label to replay
+    ask_share: float = 1.0  # share of the frames to ask about: drawn from views not asked about yet
     replay_minibatches: int = 0  # minibatches of labels bought before, after each rollout (0: no label replay)
     replay_batch: int = 256  # labels in each of them
     replay_size: int = 20_000  # how many views' labels are kept for that, the last ones
@@ -168,11 +168,11 @@ Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teac
 
 
 def collect(agent, envs, next_obs, next_done, num_steps, log, labels, ask_share):
-    """Play num_steps steps in every env, asking about that share of the frames; below 1, about new views only.
+    """Play num_steps steps in every env, asking about that share of the frames; below 1, about each view once.
 
     Returns the steps, and the observation and done that come after them.
     """
-    steps, allowance = [], 0
+    steps, allowance, asked = [], 0, labels.kept.keys() | labels.fatal
     for _ in range(num_steps):
         with torch.no_grad():
             action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
@@ -180,10 +180,12 @@ def collect(agent, envs, next_obs, next_done, num_steps, log, labels, ask_share)
             envs.ask(np.ones(len(next_obs), dtype=bool))
         elif ask_share > 0:
             allowance += ask_share * len(next_obs)
-            new = np.flatnonzero([view.tobytes() not in labels.kept for view in next_obs.cpu().numpy()])
-            asked = np.isin(np.arange(len(next_obs)), new[torch.randperm(len(new))[: int(allowance)]])
-            allowance -= asked.sum()
-            envs.ask(asked)
+            views = [view.tobytes() for view in next_obs.cpu().numpy()]
+            new = {view: row for row, view in enumerate(views) if view not in asked}
+            drawn = [[*new][place] for place in torch.randperm(len(new))[: int(allowance)].tolist()]
+            envs.ask(np.isin(np.arange(len(views)), [new[view] for view in drawn]))
+            asked.update(drawn)
+            allowance -= len(drawn)
         obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
         log.step(reward, infos)
         reward = torch.as_tensor(reward).to(value)
@@ -295,14 +297,17 @@ class Labels:
     def add(self, rollout, next_done, probs, mask, args):
         """Keep a rollout's labels, but for fatal ones; returns the mask of those to learn from."""
         views = [view.tobytes() for view in rollout.obs.flatten(0, 1).cpu().numpy()]
+        labelled = itertools.compress(zip(views, probs.flatten(0, 1).cpu(), strict=True), mask.flatten().tolist())
+        known = self.kept | dict(labelled)
         if args.distrust_fatal:
             ended = torch.cat([rollout.dones[1:], next_done[None]]) > 0
-            fatal = mask & ended & (rollout.rewards <= 0) & (rollout.actions == probs.argmax(-1))
-            self.fatal.update(itertools.compress(views, fatal.flatten().tolist()))
+            lost, actions = (ended & (rollout.rewards <= 0)).flatten(), rollout.actions.flatten()
+            for row in lost.nonzero().flatten().tolist():
+                if views[row] in known and known[views[row]].argmax() == actions[row]:
+                    self.fatal.add(views[row])
             mask = mask & torch.tensor([view not in self.fatal for view in views], device=mask.device).view_as(mask)
         if args.replay_minibatches:
-            new = itertools.compress(zip(views, probs.flatten(0, 1).cpu(), strict=True), mask.flatten().tolist())
-            kept = [(view, row) for view, row in (self.kept | dict(new)).items() if view not in self.fatal]
+            kept = [(view, row) for view, row in known.items() if view not in self.fatal]
             self.kept = dict(kept[-args.replay_size :])
         return mask
 

@@ -336,6 +336,22 @@ def comparison_table(results, suite):
     return table(columns, lines)
 
 
+def fewer_labels_table(results):
+    """How many times as many frames our method needs with the smallest share of the labels as with all of them."""
+    quality, few, lines = results.of("quality"), f"{min(SHARES):.0%}", []
+    for method in ("best", "best, slow decay"):
+        pairs = []
+        for task in TASKS:
+            pair = [quality.get((task, "ppo", f"{method}, {share} of the labels")) for share in (few, "100%")]
+            if all(pair):
+                pairs.append(pair)
+                frames = [with_range(rows, "solved_frames", 0) for rows in reversed(pair)]
+                lines.append([task, method, *frames, with_range(pair[0], "labels", 0), speed_up([pair])])
+        if len(pairs) == len(TASKS):
+            lines.append(["**geometric mean**", method, "", "", "", f"**{speed_up(pairs)}**"])
+    return table(["task", "method", "frames, all labels", f"frames, {few} of them", "labels then", "ratio"], lines)
+
+
 def teacher_table(results):
     """How good the teachers are by themselves: means over their salts, the least and the greatest in brackets."""
     found, lines = {}, []
@@ -360,6 +376,7 @@ TABLES = {
     "tuning": tuning_table,
     "ablation": partial(comparison_table, suite="ablation"),
     "quality": partial(comparison_table, suite="quality"),
+    "fewer labels": fewer_labels_table,
     "curves": partial(comparison_table, suite="headline"),
 }
 TABLES |= {f"{algo} headline": partial(headline_table, algos=(algo,)) for algo in ALGOS}

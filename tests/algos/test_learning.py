@@ -150,8 +150,8 @@ def test_a_student_as_good_as_its_teacher_asks_it_no_more():
 # Asking about some frames only
 
 
-def test_a_share_of_the_frames_is_asked_about_and_spent_on_views_without_a_label(script):
-    args = script.Args(lam=1, num_envs=4, num_steps=64, total_timesteps=256, replay_minibatches=1)
+def test_at_most_a_share_of_the_frames_is_asked_about_and_each_view_once(script):
+    args = script.Args(lam=1, env_id="MiniGrid-LavaGapS7-v0", num_envs=4, num_steps=64, replay_minibatches=1)
     envs = script.make_envs(args, "run")
     assert isinstance(envs, VectorTeacherWrapper)
     agent, labels, log = script.Agent(envs), script.Labels(envs), script.RunLog(args, envs.teacher, Path())
@@ -163,9 +163,12 @@ def test_a_share_of_the_frames_is_asked_about_and_spent_on_views_without_a_label
         probs, mask = map(torch.as_tensor, envs.gather())
         assert torch.allclose(probs.sum(-1), mask.float())
         views = [view.numpy().tobytes() for view in rollout.obs.flatten(0, 1)]
-        new = [view not in labels.kept for view in views]
+        new = [view not in labels.kept and view not in labels.fatal for view in views]
         assert all(itertools.compress(new, mask.flatten()))
-        assert mask.float().mean() == ask_share
+        asked = [*itertools.compress(views, mask.flatten())]
+        assert len(set(asked)) == len(asked)
+        assert mask.float().mean() <= ask_share  # less where too few views are new
+        assert mask.any() == (ask_share > 0)
         shares_of_new.append(np.mean(new))
         labels.add(rollout, done, probs, mask, args)
     assert shares_of_new[-1] < 0.95  # so that drawing from all frames would have asked again
@@ -174,7 +177,8 @@ def test_a_share_of_the_frames_is_asked_about_and_spent_on_views_without_a_label
 
 
 def test_ask_share_asks_about_such_a_share_of_the_frames_in_every_rollout(script):
-    summary, run_dir = train(script, ask_share=0.25, num_envs=4, num_steps=64, total_timesteps=1024)
+    flags = {"env_id": "MiniGrid-GoToDoor-6x6-v0", "num_envs": 4, "num_steps": 64, "total_timesteps": 1024}
+    summary, run_dir = train(script, ask_share=0.25, **flags)
     labels = [int(row["labels"]) for row in curve_of(run_dir)]
     assert all(np.diff([0, *labels]) > 0)
     assert summary["teacher"]["labels"] == labels[-1]
@@ -237,6 +241,17 @@ def test_advice_that_was_fatal_once_is_not_learnt_from_again(script):
     assert numbers_of(labels) == [1, 3, 4, 5]
     assert keep(script, labels, envs, [2, 6], flags=flags) == [False, True]
     assert keep(script, labels, envs, [7, 8], flags=flags, dones=[2]) == [True, False]  # at the rollout's very end
+
+
+def test_advice_from_an_earlier_rollout_is_found_to_be_fatal_where_nothing_was_asked_this_time(script):
+    envs = some_envs(script)
+    labels, args = script.Labels(envs), script.Args(replay_minibatches=1, distrust_fatal=True)
+    keep(script, labels, envs, [1, 2, 3], flags=vars(args))
+    steps, next_done = some_steps(script, envs, [4, 2, 1], dones=[2])
+    nothing = torch.zeros(3, 1, dtype=torch.bool)
+    assert not labels.add(steps, next_done, torch.zeros(3, 1, 7), nothing, args).any()
+    assert numbers_of(labels) == [1, 3]
+    assert [view[0] for view in labels.fatal] == [2]
 
 
 @pytest.mark.parametrize(
