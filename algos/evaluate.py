@@ -280,7 +280,7 @@ def cli():
         sys.exit(130)
     except (TeacherError, gym.error.Error) as error:
         print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, UsageError | gym.error.Error) else 1)
 
 
 if __name__ == "__main__":

@@ -85,13 +85,15 @@ class Args:
         at_least |= dict.fromkeys(("replay_batch", "replay_size"), 1) | {"total_timesteps": self.batch_size}
         at_least |= dict.fromkeys(("lam", "lam_decay_steps", "lam_gate_return", "rl_coef", "ask_share"), 0)
         at_least |= dict.fromkeys(("learning_rate", "replay_minibatches", "samples_every", "checkpoint_every"), 0)
+        at_least |= dict.fromkeys(("seed", "gamma", "gae_lambda"), 0)
         at_least["label_temperature"] = 0.1  # at less, powers of probabilities are no floats any more
         at_least["num_steps_alone"] = self.num_steps if self.num_steps_alone else 0
         for name, least in at_least.items():
             if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails too
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
-        if self.ask_share > 1:
-            raise UsageError(f"--ask-share {self.ask_share}: it is a share, give at most 1")
+        for name in ("ask_share", "gamma", "gae_lambda"):
+            if (value := getattr(self, name)) > 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give at most 1")
         if self.lam == self.rl_coef == 0:
             raise UsageError("--lam 0 --rl-coef 0: nothing is left to learn from; give at least one of them")
         if (most := self.batch_size // 2) < (given := self.num_minibatches):  # one row alone cannot be normalized
@@ -101,6 +103,11 @@ class Args:
     def batch_size(self):
         """Frames of a rollout."""
         return self.num_envs * self.num_steps
+
+
+# What may change when a run is resumed: how long it goes on and by what means, and not what it learns.
+RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"}
+RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
 
 
 def make_env(env_id, idx, capture_video, run_name):
@@ -440,10 +447,8 @@ def train(args, envs, agent, optimizer, log, labels, device):
     for iteration in itertools.count():
         lam = weight_of_advice(args, log.global_step, mean_of_last(50, log.ends, 0))
         num_steps = args.num_steps if lam > 0 else args.num_steps_alone or args.num_steps
-        if log.global_step + num_steps * args.num_envs > args.total_timesteps:
+        if log.interrupted or log.global_step + num_steps * args.num_envs > args.total_timesteps:
             break
-        if log.interrupted:
-            raise KeyboardInterrupt
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - log.global_step / args.total_timesteps)
         ask_share = args.ask_share if lam > 0 else 0  # advice that weighs nothing is not worth asking for
@@ -470,6 +475,10 @@ def train(args, envs, agent, optimizer, log, labels, device):
             log.writer.add_image("teacher/samples", picture, log.global_step, dataformats="HWC")
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
             save_checkpoint(agent, optimizer, log, labels)
+    if args.checkpoint_every:
+        save_checkpoint(agent, optimizer, log, labels)
+    if log.interrupted:
+        raise KeyboardInterrupt
 
 
 def save_checkpoint(agent, optimizer, log, labels):
@@ -482,22 +491,35 @@ def save_checkpoint(agent, optimizer, log, labels):
     (log.run_dir / "checkpoint.tmp").replace(log.run_dir / "checkpoint.pt")
 
 
+def load_checkpoint(run_dir):
+    """What `save_checkpoint` kept of a run."""
+    if not (checkpoint := Path(run_dir) / "checkpoint.pt").is_file():
+        raise UsageError(f"--resume {run_dir}: no checkpoint.pt in it; --checkpoint-every writes one")
+    checkpoint = torch.load(checkpoint, weights_only=False)  # the log's state is no tensor
+    if checkpoint["algo"] != ALGO:
+        raise UsageError(f"--resume {run_dir}: it is a run of {checkpoint['algo']}, this script is {ALGO}'s")
+    return checkpoint
+
+
+def flags_of(run_dir):
+    """The flags of a run that is resumed."""
+    return Args(**load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)})
+
+
 def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
-    resumed = {"args": vars(args), "log": {}}
-    if args.resume:
-        if not (checkpoint := Path(args.resume) / "checkpoint.pt").is_file():
-            raise UsageError(f"--resume {args.resume}: no checkpoint.pt in it; --checkpoint-every writes one")
-        resumed = torch.load(checkpoint, weights_only=False)  # the log's state is no tensor
-        if resumed["algo"] != ALGO:
-            raise UsageError(f"--resume {args.resume}: it is a run of {resumed['algo']}, this script is {ALGO}'s")
-    args = Args(**resumed["args"] | {"resume": args.resume})
+    resumed = load_checkpoint(args.resume) if args.resume else {"log": {}}
+    for name, value in vars(args).items() if args.resume else ():
+        if name not in RENEWABLE and value != (was := resumed["args"].get(name)):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--resume {args.resume}: it is a run with {flag} {was}, and {flag} {value} another one")
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
     run_dir = Path(args.resume or f"runs/{run_name}")
-    run_dir.mkdir(parents=True, exist_ok=True)
     if args.track:
-        import wandb
-
+        try:
+            import wandb
+        except ImportError:
+            raise UsageError("--track needs Weights and Biases: pip install wandb") from None
         where = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": run_name}
         wandb.init(**where, sync_tensorboard=True, config=vars(args), monitor_gym=True, save_code=True)
 
@@ -510,6 +532,7 @@ def main(args):
     agent = Agent(envs).to(device)
     optimizer = make_optimizer(agent, args.learning_rate)
     labels = Labels(envs)
+    run_dir.mkdir(parents=True, exist_ok=True)
     log = RunLog(args, envs.teacher if args.lam > 0 else None, run_dir, **resumed["log"])
     if args.resume:
         agent.load_state_dict(resumed["student"])
@@ -530,12 +553,13 @@ def main(args):
 def cli():
     """Run the command line; every mistake of the user ends in one short message."""
     try:
-        main(tyro.cli(Args))
+        args = tyro.cli(Args)
+        main(tyro.cli(Args, default=flags_of(args.resume)) if args.resume else args)
     except KeyboardInterrupt:
         sys.exit(130)
     except (TeacherError, gym.error.Error) as error:
         print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, UsageError | gym.error.Error) else 1)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,11 @@ def test_the_repair_turn_quotes_the_reply_and_the_problem():
         ({"action__user__jinja": "\n{{ 1 / 0 }}"}, r"action\.user\.jinja, line 2: division by zero"),
         ({"action__user__jinja": "{{ ''.__class__.__mro__ }}"}, r"action\.user\.jinja, line 1: .*unsafe"),
         ({"set__toml": "stages = 3"}, r"set\.toml: stages: .*1 or 2"),
-        ({"set__toml": "stage = 1"}, r"set\.toml: stage: Extra inputs.*the options are stages"),
+        ({"set__toml": "stage = 1"}, r"set\.toml: stage: there is no such option; there are stages"),
+        ({"set__toml": "[sampling]\ntemp = 1"}, r"set\.toml: sampling\.temp: there is no such .*; there are temp"),
+        ({"set__toml": '[[names]]\nenv = "*"\nactions = ["go", "go"]'}, r"names\.0\.actions: 'go' is there twice"),
+        ({"action_user__jinja": "Mine."}, r"action_user\.jinja is read by nothing; did you mean action\.user\.jinja\?"),
+        ({"notes__md": "Mine."}, r"has none of a prompt set's files, which are action\.system\.jinja, "),
         ({"set__toml": "stages ="}, r"set\.toml: "),
         ({"analysis__schema__json": '{"type": 3}'}, r"analysis\.schema\.json: "),
         ({"examples__toml": "[[example]"}, r"examples\.toml: "),
@@ -214,6 +218,24 @@ def test_the_repair_turn_quotes_the_reply_and_the_problem():
 def test_a_broken_file_is_named_with_what_is_wrong_in_it(tmp_path, files, message):
     with pytest.raises(PromptError, match=message):
         own(tmp_path, **files).check(lava().about)
+
+
+def test_partials_and_copies_kept_aside_are_no_misspelt_templates(tmp_path):
+    files = {"action__user__jinja": "{% include 'pictures.jinja' %}", "pictures__jinja": "Mine."}
+    files |= {"action__user__jinja__old": "before", "notes__md": "what I tried"}
+    assert own(tmp_path, **files).action(lava(), ANALYSIS).messages[-1].text == "Mine."
+
+
+@pytest.mark.parametrize("family", ["default", "minigrid"])
+def test_what_is_added_to_the_end_of_a_copied_template_gets_a_line_of_its_own(tmp_path, family):
+    for file in bundled_prompts().joinpath(family).glob("*.user.jinja"):
+        (tmp_path / file.name).write_text(file.read_text() + "Beware.\n")
+    prompts, bundled = PromptSet(tmp_path, family), PromptSet(None, family)
+    for mine, theirs in (
+        (prompts.analysis(lava()), bundled.analysis(lava())),
+        (prompts.action(lava(), ANALYSIS), bundled.action(lava(), ANALYSIS)),
+    ):
+        assert mine.messages[-1].text == theirs.messages[-1].text + "\nBeware."
 
 
 def pictured(folder, picture="seed = 4", rest="probabilities = { left = 1.0 }", count=1):

@@ -217,6 +217,20 @@ def test_the_papers_own_model_is_asked_and_its_end_explained(provider):
     assert len(provider.log) == 1
 
 
+def test_without_a_key_for_it_it_is_said_to_be_retired_too(monkeypatch):
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ModelError, match=r"needs a key: .* is retired; the nearest today is gemini/gemini-2.5"):
+        Teacher("gemini/gemini-1.5-flash", store=None).advise(view())
+
+
+def test_a_reply_without_json_is_quoted(tmp_path):
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(BadReplyError, match=r"no JSON object. It said: .*MiniGrid"):
+        Teacher("embedded/minigrid-planner", store=tmp_path / "s.sqlite").advise(viewer(env).view())
+
+
 def test_a_key_that_a_provider_echoes_is_neither_shown_nor_logged(provider, tmp_path):
     provider.faults = [FAULTS["401_echoing_key"]]
     with pytest.raises(ModelError) as refused:
@@ -300,6 +314,12 @@ def test_offline_answers_from_the_store_alone(provider, monkeypatch):
     with pytest.raises(TransportError, match=r"offline, and .*store\.sqlite has no answer"):
         teacher.advise(list(views(2))[1])
     assert len(provider.log) == 2
+
+
+def test_offline_without_a_store_to_answer_from_is_refused(tmp_path):
+    for store in (None, tmp_path / "no.sqlite"):
+        with pytest.raises(UsageError, match=f"offline, and there is no store {store} to answer from"):
+            Teacher(MODEL, store=store, offline=True)
 
 
 def test_a_fallback_answers_where_the_first_model_fails_and_the_label_says_so(provider, store):
@@ -431,11 +451,12 @@ def test_one_view_that_always_fails_does_not_end_a_run_whose_other_rows_are_labe
         assert [row is None for row in settle(teacher, [good, bad])] == [False, True]
 
 
-def test_what_the_store_lacks_does_not_end_a_run_that_is_offline(provider):
+def test_what_the_store_lacks_is_said_once_and_does_not_end_a_run_that_is_offline(provider, caplog):
     Teacher(MODEL).advise(view())
     rows = settle(Teacher(MODEL, offline=True), views(30))
     assert [row is None for row in rows] == [False] + [True] * 29
     assert len(provider.log) == 2
+    assert caplog.text.count("what is missing gets no label") == 1
 
 
 def test_an_outage_ends_a_run_before_every_question_has_been_retried(provider):

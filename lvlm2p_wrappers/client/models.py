@@ -63,7 +63,7 @@ def missing_key(model: str) -> ModelError:
     names = (" or " if model.startswith("gemini/") else " and ").join(missing)
     return ModelError(
         f"{model} needs a key: set {names} in the environment, "
-        'or use model="embedded/minigrid-planner", which needs neither key nor network.'
+        f"or use the model embedded/minigrid-planner, which needs neither key nor network. {retired(model)}".rstrip()
     )
 
 
@@ -121,11 +121,19 @@ def suggestions(model: str, count: int = 5) -> list[str]:
     return (alike + cheap)[:count]
 
 
+def retired(model: str) -> str:
+    """For a model that is gone, a sentence that says so and what stands nearest today; otherwise nothing."""
+    nearest = _nearest(model)
+    return f"{model} is retired; the nearest today is {nearest}." if nearest else ""
+
+
 def _could_serve(model: str) -> str:
-    nearest = next((new for old, new in RETIRED.items() if model.startswith(old)), None)
-    retired = f"It is retired; the nearest today is {nearest}. " if nearest else ""
-    found = [name for name in suggestions(model) if name not in (model, nearest)]
-    return retired + (f"Current models that could serve: {', '.join(found)}. " if found else "")
+    found = [name for name in suggestions(model) if name not in (model, _nearest(model))]
+    return f"{retired(model)} ".lstrip() + (f"Current models that could serve: {', '.join(found)}. " if found else "")
+
+
+def _nearest(model: str) -> str | None:
+    return next((new for old, new in RETIRED.items() if model.startswith(old)), None)
 
 
 def _provider_keys(model: str) -> list[str]:

@@ -44,7 +44,12 @@ def status(error: Exception) -> int | None:
 def words(error: Exception) -> str:
     """What the provider said, or what happened to the connection: one short line without keys."""
     text = str(_complaint(error).get("message") or "") or _SUFFIX.sub("", _PREFIX.sub("", _plain(error)))
-    text = without_keys(re.sub(r"\s+", " ", text)).strip()
+    return short(text)
+
+
+def short(text: str) -> str:
+    """The beginning of a text, on one line and without keys."""
+    text = re.sub(r"\s+", " ", without_keys(text)[:10_000]).strip()  # it may be megabytes
     return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " ..."
 
 

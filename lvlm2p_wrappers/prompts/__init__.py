@@ -231,7 +231,7 @@ class PromptSet:
 
     def _render(self, name: str, variables: Mapping[str, Any]) -> str:
         try:
-            return self._environment.get_template(name).render(variables)
+            return self._environment.get_template(name).render(variables).rstrip("\n")
         except jinja2.TemplateSyntaxError as error:
             raise PromptError(f"{error.filename or name}, line {error.lineno}: {error.message}") from None
         except jinja2.TemplateNotFound as error:

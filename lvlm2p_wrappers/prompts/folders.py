@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import tomllib
 from collections.abc import Sequence
@@ -28,12 +29,13 @@ def folders_of(folder: str | Path | None, family: str) -> list[Path]:
         family: the bundled set that stands behind a user's folder.
 
     Raises:
-        PromptError: if the folder does not exist.
+        PromptError: if the folder does not exist, or is a user's with nothing in it that would be read.
     """
     bundled = bundled_prompts()
     if folder is None:
         return [bundled / family]
     if Path(folder).is_dir():
+        _check(Path(folder), bundled / family)
         return [Path(folder), bundled / family]
     if (bundled / str(folder)).is_dir():
         return [bundled / str(folder)]
@@ -41,6 +43,20 @@ def folders_of(folder: str | Path | None, family: str) -> list[Path]:
     raise PromptError(
         f"there is no prompt folder {str(folder)!r}. Give a folder with your own templates, or one of: {sets}."
     )
+
+
+def _check(folder: Path, bundled: Path) -> None:
+    """Refuse a folder that would change nothing: none of its files, or a misspelt one, has the name of a set's."""
+    names = {path.name for path in bundled.iterdir()} | {"analysis.schema.json"}
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in files if path.name in names)
+    for file in files:
+        meant = difflib.get_close_matches(file.name, names, n=1, cutoff=0.8)
+        # Whatever has the file beside it is a copy kept aside, and a partial is named where it is included.
+        if file.name not in names and meant and not (folder / meant[0]).exists() and file.name not in text:
+            raise PromptError(f"{file} is read by nothing; did you mean {meant[0]}?")
+    if not any((folder / name).exists() for name in names):
+        raise PromptError(f"{folder} has none of a prompt set's files, which are {', '.join(sorted(names))}")
 
 
 def find(folders: Sequence[Path], name: str) -> Path:

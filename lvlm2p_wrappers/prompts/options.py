@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lvlm2p_wrappers.errors import PromptError
 from lvlm2p_wrappers.prompts.folders import find, read_toml
@@ -32,6 +32,13 @@ class Names(Table):
     env: str
     actions: list[str]
     does: list[str] = []
+
+    @field_validator("actions")
+    @classmethod
+    def _distinct(cls, actions: list[str]) -> list[str]:
+        if twice := [name for name in actions if actions.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is there twice; a reply could not tell the two apart")
+        return actions
 
 
 class Options(Table):
@@ -79,6 +86,14 @@ def read_options(folders: Sequence[Path]) -> Options:
     try:
         return Options.model_validate(merged)
     except ValidationError as error:
-        first, known = error.errors()[0], ", ".join(Options.model_fields)
+        first = error.errors()[0]
         where = f"{find(folders, 'set.toml')}: {'.'.join(map(str, first['loc']))}"
-        raise PromptError(f"{where}: {first['msg']}; the options are {known}") from None
+        raise PromptError(f"{where}: {_problem(first)}") from None
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    tables: dict[str, type[Table]] = {"sampling": Sampling, "names": Names}
+    known = tables.get(str(error["loc"][0]), Options).model_fields
+    return f"there is no such option; there are {', '.join(known)}"

@@ -139,6 +139,8 @@ class Teacher:
         self._models = (model, *fallback_models)
         self._folder = prompts
         self._prompts: dict[Family, PromptSet] = {}
+        if offline and not ((file := locate(store)) and file.exists()):
+            raise UsageError(f"offline, and there is no store {file} to answer from; give the store of an earlier run")
         self._store = Store(store)
         self._offline = offline
         overrides = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}

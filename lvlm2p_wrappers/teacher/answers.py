@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from lvlm2p_wrappers.client import Client, Reply, Request, call_of
+from lvlm2p_wrappers.client.said import short
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, TransportError
 from lvlm2p_wrappers.prompts import Question
 from lvlm2p_wrappers.store import Answer, Store
@@ -67,6 +68,7 @@ class Answers:
         self._flights: dict[str, asyncio.Future[Answered]] = {}
         self._spoilt: dict[str, BadReplyError] = {}
         self._failed_models: set[str] = set()
+        self._said_missing = False
 
     def requests(self, question: Question) -> tuple[Request, ...]:
         """What is sent for a question, to each model in turn."""
@@ -130,6 +132,9 @@ class Answers:
                 raise repeated(spoilt)
             if self._offline:
                 missing = f"offline, and the store {self._store.path} has no answer of {request.model} to this"
+                if not self._said_missing:
+                    self._said_missing = True
+                    log.warning("%s; what is missing gets no label", missing)
                 raise TransportError(missing, remembered=True)
             request.pack()
             if self._store.claim(request.key, seconds=CLAIM_S):
@@ -155,7 +160,8 @@ class Answers:
                 self.bad_replies += 1
                 self._store.record(dataclasses.replace(row, outcome="bad_reply", problem=f"{error.kind}: {error}"))
                 if turn is not request or error.kind == "refusal":
-                    bad = BadReplyError(f"{request.model}: {error}", kind=error.kind, replies=tuple(replies))
+                    said = f". It said: {short(reply.text)}" if error.kind == "json" else ""
+                    bad = BadReplyError(f"{request.model}: {error}{said}", kind=error.kind, replies=tuple(replies))
                     self._spoilt[request.key] = repeated(bad)
                     raise bad from None
                 turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")

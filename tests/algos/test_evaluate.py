@@ -160,7 +160,7 @@ def test_a_file_of_something_else_is_named(monkeypatch, capsys):
 def test_a_student_of_an_env_that_is_not_there_names_the_env(monkeypatch, capsys):
     torch.save({"args": {"env_id": "MiniGrid-LavaGapS99-v0"}, "student": {}}, "student.pt")
     code, message = called(evaluate, monkeypatch, capsys, ".")
-    assert code == 1
+    assert code == 2
     assert "MiniGrid-LavaGapS99" in message
 
 

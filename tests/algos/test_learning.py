@@ -16,7 +16,6 @@ from tests.algos.scripts import (
     checkpoint_of,
     curve_of,
     ppo,
-    prolong,
     resume,
     scalars_of,
     student_of,
@@ -335,8 +334,7 @@ def test_labels_bought_before_a_kill_are_replayed_after_it(script):
     flags = {"env_id": "MiniGrid-LavaGapS7-v0", "replay_minibatches": 1, "distrust_fatal": True}
     _, run_dir = train(script, checkpoint_every=1, **flags)
     before = checkpoint_of(run_dir)["labels"]
-    prolong(run_dir, 256)
-    resume(script, run_dir)
+    resume(script, run_dir, total_timesteps=256)
     after = checkpoint_of(run_dir)["labels"]
     assert before[0].keys() - after[1] < after[0].keys()
     assert before[1] <= after[1]

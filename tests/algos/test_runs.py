@@ -17,7 +17,6 @@ from tests.algos.scripts import (
     command,
     curve_of,
     ppo,
-    prolong,
     resume,
     scalars_of,
     student_of,
@@ -146,18 +145,42 @@ def test_capture_video_records_the_first_env():
 
 
 def test_a_resumed_run_goes_on_with_the_flags_weights_counters_and_curve_of_the_run(script):
-    flags = {"lam": 0, "total_timesteps": 640, "checkpoint_every": 3, "seed": 5}
-    _, run_dir = train(script, **flags)
-    whole = [row["global_step"] for row in curve_of(run_dir)]
-    checkpoint = checkpoint_of(run_dir)
-    assert checkpoint["log"]["global_step"] == 576  # the ninth of ten updates; the tenth came after it
-    (run_dir / "summary.json").unlink()  # as if it had been killed there
-    summary = resume(script, run_dir, seed=77, total_timesteps=1024)
+    _, run_dir = train(script, lam=0, total_timesteps=576, checkpoint_every=3, seed=5)
+    kept = (run_dir / "checkpoint.pt").read_bytes()
+    resume(script, run_dir, total_timesteps=768)
+    (run_dir / "checkpoint.pt").write_bytes(kept)  # as if it had been killed before it could write another one
+    summary = resume(script, run_dir, total_timesteps=640)
     assert (summary["global_step"], summary["seed"]) == (640, 5)
-    assert summary["episodes"] >= checkpoint["log"]["episodes"]
-    assert [row["global_step"] for row in curve_of(run_dir)] == whole
+    assert summary["episodes"] >= checkpoint_of(run_dir)["log"]["episodes"] > 0
+    steps = [str(step) for step in range(64, 641, 64)]
+    assert [row["global_step"] for row in curve_of(run_dir)] == steps
     events = EventAccumulator(str(run_dir)).Reload()
-    assert [event.step for event in events.Scalars("charts/SPS")] == [int(step) for step in whole]
+    assert [event.step for event in events.Scalars("charts/SPS")] == [int(step) for step in steps]
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_was(script):
+    before, run_dir = train(script, lam=0, total_timesteps=320, checkpoint_every=3)
+    curve, student = curve_of(run_dir), student_of(run_dir)
+    after = resume(script, run_dir)
+    same = "global_step", "episodes", "mean_return_100"
+    assert [before[name] for name in same] == [after[name] for name in same]
+    assert curve_of(run_dir) == curve
+    assert all(torch.equal(student[name], weights) for name, weights in student_of(run_dir).items())
+
+
+def test_a_resumed_run_can_be_given_more_frames_and_another_budget_but_no_other_task(script, monkeypatch, capsys):
+    _, run_dir = train(script, checkpoint_every=1, seed=5)
+    longer = "--resume", run_dir, "--total-timesteps", 256, "--budget-calls", 0
+    assert called(script, monkeypatch, capsys, *longer)[0] == 0
+    assert curve_of(run_dir)[-1]["global_step"] == "256"
+    for flags, says in (
+        (("--seed", 6), "it is a run with --seed 5, and --seed 6 another one"),
+        (("--lam", 0.5), "it is a run with --lam 1.0, and --lam 0.5 another one"),
+    ):
+        code, message = called(script, monkeypatch, capsys, "--resume", run_dir, *flags)
+        assert code == 2
+        assert says in message
+    assert curve_of(run_dir)[-1]["global_step"] == "256"
 
 
 def test_a_resumed_student_starts_from_the_checkpoints_weights(script):
@@ -171,8 +194,7 @@ def test_a_resumed_student_starts_from_the_checkpoints_weights(script):
 def test_a_resumed_runs_teacher_counters_go_on():
     flags = {"env_id": "MiniGrid-LavaGapS5-v0", "lam": 1.0, "checkpoint_every": 1, "store": None}
     first, run_dir = train(ppo, total_timesteps=128, **flags)
-    prolong(run_dir, 256)
-    summary = resume(ppo, run_dir)
+    summary = resume(ppo, run_dir, total_timesteps=256)
     assert summary["teacher"]["labels"] == 256
     assert summary["teacher"]["calls"] >= first["teacher"]["calls"]
 
@@ -190,7 +212,9 @@ def test_a_resumed_runs_teacher_counters_go_on():
         (["--rl-coef", -0.5], "--rl-coef -0.5: give 0 or more"),
         (["--ask-share", -0.1], "--ask-share -0.1: give 0 or more"),
         (["--lam", 0, "--rl-coef", 0], "--lam 0 --rl-coef 0: nothing is left to learn from"),
-        (["--ask-share", 25], "--ask-share 25.0: it is a share, give at most 1"),
+        (["--ask-share", 25], "--ask-share 25.0: give at most 1"),
+        (["--gamma", 2], "--gamma 2.0: give at most 1"),
+        (["--seed", -1], "--seed -1: give 0 or more"),
         (["--label-temperature", 0], "--label-temperature 0.0: give 0.1 or more"),
         (["--labels", "medium"], "invalid choice 'medium'"),
         (["--replay-minibatches", -1], "--replay-minibatches -1: give 0 or more"),
@@ -213,6 +237,12 @@ def test_a_mistake_of_the_user_ends_in_one_short_message_and_exit_code_2(script,
     assert "Traceback" not in message
 
 
+def test_tracking_without_its_package_says_what_to_install(script, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    code, message = called(script, monkeypatch, capsys, "--track")
+    assert (code, message) == (2, "--track needs Weights and Biases: pip install wandb")
+
+
 def test_minibatches_of_ppo_that_cannot_be_normalized_are_refused(monkeypatch, capsys):
     flags = "--num-envs", 2, "--num-steps", 3, "--num-minibatches", 4
     code, message = called(ppo, monkeypatch, capsys, *flags)
@@ -220,15 +250,16 @@ def test_minibatches_of_ppo_that_cannot_be_normalized_are_refused(monkeypatch, c
     assert "--num-minibatches 4: give at most 3, half of a rollout's frames" in message
 
 
-def test_an_unknown_env_is_named(script, monkeypatch, capsys):
+def test_an_unknown_env_is_named_and_leaves_no_run(script, monkeypatch, capsys):
     code, message = called(script, monkeypatch, capsys, "--lam", 0, "--env-id", "MiniGrid-LavaGapS99-v0")
-    assert code == 1
+    assert code == 2
     assert "MiniGrid-LavaGapS99" in message
+    assert not Path("runs").exists()
 
 
 def test_capture_video_without_moviepy_says_what_to_install(script, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "moviepy", None)
     code, message = called(script, monkeypatch, capsys, "--lam", 0, "--capture-video")
-    assert code == 1
+    assert code == 2
     assert "moviepy" in message.lower()
     assert "pip install" in message

@@ -166,7 +166,13 @@ class TestEstimate:
         assert found["usd"] is None
         assert found["calls"]["low"] == 64
         main(["estimate", EMPTY, "--model", "openai/a-model-of-our-own", "--total-timesteps", "9"])
-        assert "LiteLLM has no price for this model" in capsys.readouterr().out
+        assert "LiteLLM has no price for this model: it may be free" in capsys.readouterr().out
+
+    def test_a_retired_model_is_said_to_be_retired(self, capsys):
+        main(["estimate", EMPTY, "--model", "gemini/gemini-1.5-flash", "--total-timesteps", "9"])
+        assert (
+            "gemini-1.5-flash is retired; the nearest today is gemini/gemini-2.5-flash-lite" in capsys.readouterr().out
+        )
 
     def test_people_get_a_table_that_says_what_it_rests_on(self, capsys):
         main(["estimate", EMPTY, "--model", "gemini/gemini-2.5-flash-lite", "--total-timesteps", "20000"])

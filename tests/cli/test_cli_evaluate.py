@@ -71,6 +71,7 @@ class TestTheCard:
 class TestTheFolder:
     def test_it_is_named_after_environment_model_and_prompts(self, evaluate, tmp_path):
         (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "set.toml").write_text("stages = 2")
         found = evaluate("--states", 1, "--episodes", 0, "--prompts", tmp_path / "mine")
         assert found["folder"] == f"evaluations/{LAVA}__embedded-minigrid-planner__mine"
         on_disk = json.loads((tmp_path / found["folder"] / "evaluation.json").read_text())

@@ -249,7 +249,8 @@ def _notes(e: Estimate) -> list[str]:
         f"Time: {LATENCY_S.low:g} to {LATENCY_S.high:g} s a call. Retries and repairs come on top.",
     ]
     if e.usd is None:
-        notes.append("LiteLLM has no price for this model: it may be free, as one of your own server is, or not.")
+        free = "it may be free, as one of your own server is, or not."
+        notes.append(f"LiteLLM has no price for this model: {models.retired(e.model) or free}")
     elif e.usd_at_most:
         notes.append(
             f"A model that thinks bills its thoughts as reply tokens: {money(e.usd_at_most)} if each filled max_tokens."
