@@ -501,18 +501,13 @@ def load_checkpoint(run_dir):
     return checkpoint
 
 
-def flags_of(run_dir):
-    """The flags of a run that is resumed."""
-    return Args(**load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)})
-
-
 def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
-    resumed = load_checkpoint(args.resume) if args.resume else {"log": {}}
-    for name, value in vars(args).items() if args.resume else ():
-        if name not in RENEWABLE and value != (was := resumed["args"].get(name)):
+    resumed = load_checkpoint(args.resume) if args.resume else {"args": {}, "log": {}}
+    for name, kept in resumed["args"].items():
+        if name not in RENEWABLE and (given := getattr(args, name)) != kept:
             flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"--resume {args.resume}: it is a run with {flag} {was}, and {flag} {value} another one")
+            raise UsageError(f"--resume {args.resume}: it is a run with {flag} {kept}, and {flag} {given} another one")
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
     run_dir = Path(args.resume or f"runs/{run_name}")
     if args.track:
@@ -554,7 +549,9 @@ def cli():
     """Run the command line; every mistake of the user ends in one short message."""
     try:
         args = tyro.cli(Args)
-        main(tyro.cli(Args, default=flags_of(args.resume)) if args.resume else args)
+        if args.resume:  # whatever is not given is as it was
+            args = tyro.cli(Args, default=Args(**load_checkpoint(args.resume)["args"] | {"resume": args.resume}))
+        main(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except (TeacherError, gym.error.Error) as error:

@@ -1,7 +1,6 @@
 """The scripts in algos/ as modules, and small runs of them."""
 
 import csv
-import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -36,7 +35,8 @@ def train(script, **flags):
 
 
 def resume(script, run_dir, **flags):
-    return script.main(dataclasses.replace(script.flags_of(run_dir), **flags))
+    flags = script.load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)} | flags
+    return script.main(script.Args(**flags))
 
 
 def loss_of(script):
