@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lvlm2p_wrappers import AgentCentredObservation, TeacherError, UsageError, VectorTeacherWrapper
 
 ALGO = "a2c"
+TELL_EVERY_S = 30  # where there is no terminal to draw a bar in
 
 
 @dataclass
@@ -326,7 +327,7 @@ class RunLog:
     interrupted = False  # by Ctrl-C
 
     def __init__(self, args, teacher, run_dir, global_step=0, episodes=0, seconds=0, ends=(), counts=None):
-        self.args, self.teacher, self.run_dir = args, teacher, run_dir
+        self.args, self.teacher, self.run_dir, self.told = args, teacher, run_dir, time.perf_counter()
         self.global_step, self.episodes, self.started = global_step, episodes, time.perf_counter() - seconds
         self.ends = deque(ends, maxlen=100)  # (return, success) of the last episodes
         # A teacher may have served an earlier run of this process, and a resumed run another process.
@@ -391,6 +392,9 @@ class RunLog:
         names = "global_step", "mean_return_100", "success_100", "steps_per_s", "labels", "calls", "cost_usd"
         shown = "  ".join(f"{name} {round(row[name], 3):,}" for name in names if row[name] is not None)
         self.bar.update(self.task, completed=self.global_step, description=shown)
+        if self.bar.disable and time.perf_counter() - self.told >= TELL_EVERY_S:
+            self.told = time.perf_counter()
+            print(shown, flush=True)
 
     def finish(self, agent):
         """Write summary.json and student.pt, whatever ended the run."""

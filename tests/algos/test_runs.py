@@ -98,6 +98,15 @@ def test_a_run_in_which_no_episode_ended_reports_no_return(script):
     assert (summary["mean_return_100"], summary["success_100"]) == (None, None)
 
 
+def test_without_a_terminal_a_line_tells_now_and_then_how_far_a_run_is(script, monkeypatch, capsys):
+    train(script, lam=0)
+    assert "global_step 64" not in capsys.readouterr().out
+    monkeypatch.setattr(script, "TELL_EVERY_S", 0)
+    train(script, lam=0)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("global_step")]
+    assert [line.split()[1] for line in lines] == ["64", "128"]
+
+
 def test_a_second_run_in_one_process_counts_its_own_labels_only():
     assert train(ppo)[0]["teacher"]["labels"] == 128
     summary, _ = train(ppo)
