@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -110,7 +111,9 @@ class MiniGridViewer:
             if type(cell) not in _DRAWN_FROM_STATE:
                 return None
             cells.append(
-                (cell.type, cell.color, cell.is_open, cell.is_locked) if cell.type == "door" else cell.type + cell.color
+                (cell.type, cell.color, cell.is_open, cell.is_locked)
+                if cell.type == "door"
+                else sys.intern(cell.type + cell.color)  # thousands of keys are kept, of the same few words
             )
         held = env.carrying
         return (
@@ -164,16 +167,10 @@ class WorkerViewer:
 
     def __init__(self, envs: AsyncVectorEnv) -> None:
         self._envs = envs
-        spec = self._first("spec")
-        env_id = spec.id if spec is not None else "unknown"
-        _require_discrete(envs.single_action_space, env_id)
-        size = int(envs.single_action_space.n)  # type: ignore[attr-defined]
-        names = _names(self._first("get_wrapper_attr", "actions"), self._first("get_action_meanings"), size)
-        is_minigrid = self._has("agent_dir") and self._has("carrying")
-        if not is_minigrid:
-            _require_rgb(envs.render_mode, env_id)
-        self.about = About(env_id, "minigrid" if is_minigrid else "default", names)
-        self._has_mission = self._has("mission")
+        env = envs.env_fns[0]()  # one to look at, as AsyncVectorEnv itself makes one for its spaces
+        self.about = viewer(env).about
+        self._has_mission = hasattr(env.unwrapped, "mission")
+        env.close()
 
     def look(self, indices: Sequence[int]) -> list[Viewer]:
         """The views of these sub-environments, taken now."""
@@ -188,13 +185,6 @@ class WorkerViewer:
             ]
         frames = self._envs.call("render")
         return [Seen(_rendered_view(self.about, frames[i], missions[i])) for i in indices]
-
-    def _has(self, name: str) -> bool:
-        return bool(self._envs.call("has_wrapper_attr", name)[0])
-
-    def _first(self, name: str, *arguments: str) -> Any:
-        """What the first worker says, or None where it has no such thing: asking for it would end the worker."""
-        return self._envs.call(name, *arguments)[0] if self._has((name, *arguments)[-1]) else None
 
 
 @dataclass(frozen=True)
@@ -263,14 +253,13 @@ def action_names(env: gym.Env[Any, Any]) -> tuple[str, ...]:
             f"{_env_id(env)} is inside a wrapper that changes its actions to {env.action_space}: "
             "the teacher would not know what they do. Put the teacher's wrapper inside that one."
         )
-    return _names(getattr(base, "actions", None), getattr(base, "get_action_meanings", None), int(env.action_space.n))  # type: ignore[attr-defined]
-
-
-def _names(enum: Any, meanings: Any, size: int) -> tuple[str, ...]:
-    if isinstance(enum, type) and hasattr(enum, "__members__") and len(enum.__members__) >= size:
-        return tuple(enum.__members__)[:size]
-    meanings = meanings() if callable(meanings) else meanings
-    if meanings is not None and len(meanings) == size:
+    size = int(env.action_space.n)  # type: ignore[attr-defined]
+    members = getattr(getattr(base, "actions", None), "__members__", {})
+    by_value = {member.value: name for name, member in members.items()}
+    meanings = base.get_action_meanings() if hasattr(base, "get_action_meanings") else ()
+    if set(range(size)) <= by_value.keys():
+        return tuple(by_value[action] for action in range(size))
+    if len(meanings) == size == len(set(meanings)):
         return tuple(str(name).lower().replace(" ", "_") for name in meanings)
     return tuple(f"action_{i}" for i in range(size))
 

@@ -1,3 +1,4 @@
+import enum
 import io
 import multiprocessing
 import os
@@ -9,7 +10,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from minigrid.core.grid import Grid
+from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Box, Door, WorldObj
+from minigrid.minigrid_env import MiniGridEnv
 from PIL import Image
 
 from lvlm2p_wrappers import views
@@ -251,17 +255,28 @@ def test_an_action_space_that_is_not_discrete_is_refused():
         viewer(gym.make("Pendulum-v1", render_mode="rgb_array"))
 
 
-def test_an_action_wrapper_is_refused_since_the_names_would_belong_to_other_actions():
-    class Few(gym.ActionWrapper):
-        def __init__(self, env):
-            super().__init__(env)
-            self.action_space = gym.spaces.Discrete(3)
+class ForwardFirst(gym.ActionWrapper):
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gym.spaces.Discrete(3)
 
-        def action(self, action):
-            return [2, 0, 1][action]
+    def action(self, action):
+        return [2, 0, 1][action]
 
-    with pytest.raises(UsageError, match=r"a wrapper that changes its actions to Discrete\(3\).*inside that one"):
-        viewer(Few(gym.make("MiniGrid-LavaGapS7-v0")))
+
+def forward_first():
+    return ForwardFirst(gym.make("MiniGrid-LavaGapS7-v0"))
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+def test_an_action_wrapper_is_refused_since_the_names_would_belong_to_other_actions(kind):
+    refusal = r"a wrapper that changes its actions to Discrete\(3\).*inside that one"
+    with pytest.raises(UsageError, match=refusal):
+        viewer(forward_first())
+    envs = kind([forward_first], **({"shared_memory": False} if kind is AsyncVectorEnv else {}))
+    with pytest.raises(UsageError, match=refusal):
+        vector_viewer(envs)
+    envs.close()
 
 
 def test_a_render_that_is_no_picture_is_refused():
@@ -286,6 +301,32 @@ def test_actions_are_named_by_the_env():
 
     assert action_names(Named()) == ("noop", "fire_left")
     assert action_names(gym.make("MiniGrid-Dynamic-Obstacles-6x6-v0")) == ("left", "right", "forward")
+
+
+def test_actions_are_named_by_their_numbers_not_by_the_order_of_their_definitions():
+    class Shuffled(MiniGridEnv):
+        class Actions(enum.IntEnum):
+            forward, left, right = 2, 0, 1
+
+        def __init__(self):
+            super().__init__(mission_space=MissionSpace(lambda: "go"), grid_size=5, max_steps=5)
+            self.actions, self.action_space = self.Actions, gym.spaces.Discrete(3)
+
+        def _gen_grid(self, width, height):
+            self.grid = Grid(width, height)
+            self.agent_pos, self.agent_dir = (1, 1), 0
+
+    assert action_names(Shuffled()) == ("left", "right", "forward")
+
+
+def test_actions_whose_names_say_nothing_are_numbered():
+    class Twice(gym.Env):
+        action_space = gym.spaces.Discrete(2)
+
+        def get_action_meanings(self):
+            return ["FIRE", "FIRE"]
+
+    assert action_names(Twice()) == ("action_0", "action_1")
 
 
 @pytest.mark.parametrize(
