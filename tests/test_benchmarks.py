@@ -33,7 +33,7 @@ def test_the_smoke_suite_runs_end_to_end_and_is_made_into_figures_and_tables(mon
     assert {row["id"] for row in rows} == set(cells) == {row["id"] for row in rows_of("curves.csv")}
     for row in rows:
         assert row["command"] == cells[row["id"]].command
-        assert 0 < int(row["frames"]) <= 3000
+        assert 0 < int(row["frames"]) <= 2000
         assert bool(row["labels"]) == (row["method"] != "plain")
     assert "solved at" in out
     taught = [row for row in rows if row["method"] == "best"]

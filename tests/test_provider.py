@@ -333,7 +333,7 @@ def test_random_faults_are_the_same_for_the_same_seed_and_as_many_as_asked():
 
 
 def test_a_rate_limit_refuses_what_comes_too_fast_and_says_when_to_come_back(provider, ask):
-    provider.faults = RateLimit(per_second=4, burst=1)
+    provider.faults = RateLimit(per_second=1, burst=1)
     ask("openai")
     with pytest.raises(litellm.RateLimitError) as caught:
         ask("openai")

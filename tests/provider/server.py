@@ -51,6 +51,9 @@ class Provider:
             item. None, and an iterable that has ended, mean that nothing goes wrong.
         drip: seconds that a dripping reply takes.
         port: a port, or 0 for any free one.
+
+    Attributes:
+        together: no reply is sent before so many requests have been in flight at once.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Provider:
     ) -> None:
         self.latency, self.answer, self.faults, self.drip = latency, answer, faults, drip
         self.log: list[Exchange] = []
-        self.in_flight = self.peak_in_flight = 0
+        self.in_flight = self.peak_in_flight = self.together = 0
         self._port = port
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -165,6 +168,8 @@ class Provider:
             if outcome.finish == "filter":
                 refused = wire.filter_error
         await asyncio.sleep(self.latency)
+        while self.peak_in_flight < self.together:
+            await asyncio.sleep(0.01)
         if refused is not None:
             return await _send_error(wire, request, exchange, refused)
         content = json.dumps(wire.write(seen, outcome), ensure_ascii=False).encode()
