@@ -1,5 +1,6 @@
 # make train   train a student on LavaGapS7 with the embedded teacher (ARGS="--seed 2" adds flags)
 # make test    the tests that take seconds            make test-all   the slow and end-to-end ones, too
+#              (each on all cores: ARGS="-n 0 -k vector" runs some of them in one process)
 # make check   lint, formatting and types
 # make figures redraw every figure and table of the results from the committed rows
 # Each sets up what it needs in .venv first.
@@ -14,10 +15,10 @@ train: $(INSTALLED)
 	$(BIN)/python algos/ppo_lvlm2p.py --total-timesteps 12000 $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "slow or not slow" $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

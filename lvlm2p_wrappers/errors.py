@@ -75,6 +75,10 @@ def without_keys(text: str) -> str:
 
 
 def keys_in_environment() -> dict[str, str]:
-    """The environment's variables that hold keys, by name; shorter values than 8 characters may be common words."""
+    """The environment's variables that hold keys, by name; shorter values than 8 characters may be common words.
+
+    The longest come first: one may be the beginning of another.
+    """
     names = [name for name in os.environ if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))]
+    names.sort(key=lambda name: -len(os.environ[name]))
     return {name: os.environ[name] for name in names if len(os.environ[name]) >= 8}

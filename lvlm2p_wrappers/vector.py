@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 
-from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.samples import draw_sample
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions, Ticket
 from lvlm2p_wrappers.views import vector_viewer
@@ -91,6 +91,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._current: list[Ticket | None] = [None] * self.num_envs
         self._rows: list[list[Ticket | None]] = []
+        self._dropped: list[Ticket] = []
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environments and ask about their first observations; rows not yet gathered are dropped.
@@ -100,7 +101,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         """
         fresh = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         obs, infos = self.env.reset(seed=seed, options=options)
-        self._rows.clear()
+        self._drop_rows()
         self._over = self._over & ~fresh
         for i in np.flatnonzero(fresh):
             self._histories[i].clear()
@@ -152,9 +153,14 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         """
         if not self._defer:
             raise UsageError("gather() goes with defer=True: without it, advice is in infos")
-        rows, self._rows = self._rows, []
-        probs, mask = self._settled([ticket for row in rows for ticket in row])
-        shape = (len(rows), self.num_envs)
+        tickets = [ticket for row in self._rows for ticket in row]
+        shape = (len(self._rows), self.num_envs)
+        try:
+            probs, mask = self._settled(tickets)
+        except TeacherError:
+            self._rows = []
+            raise
+        self._rows = []  # not before: Ctrl-C while it waits loses no row
         return probs.reshape(*shape, len(self._actions)), mask.reshape(shape)
 
     def samples(self, student: ArrayLike, *, most: int = 4) -> NDArray[np.uint8]:
@@ -185,9 +191,20 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         return np.concatenate(panels)
 
     def close(self, **kwargs: Any) -> None:
-        """Let the calls in flight end, so that what they bring is stored, and close the environments."""
-        self.teacher.drain()
+        """Let the calls in flight end, so that what they bring is stored, and close the environments.
+
+        What was not sent yet is not asked, unless another wrapper with the same teacher waits for it.
+        """
+        self._drop_rows()
+        self.teacher.drain(self._dropped)
+        self._dropped = []
         return self.env.close(**kwargs)
+
+    def _drop_rows(self) -> None:
+        """Forget the rows; their questions go on, for the store, until the end."""
+        tickets = (ticket for row in (*self._rows, self._current) for ticket in row if ticket is not None)
+        self._dropped = [ticket for ticket in (*self._dropped, *tickets) if not ticket.advice.done()]
+        self._rows, self._current = [], [None] * self.num_envs
 
     def _remember(self, actions: Any, done: NDArray[np.bool_]) -> None:
         """Keep the last actions of each episode, and which environments show a terminal observation now."""

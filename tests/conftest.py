@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from lvlm2p_wrappers import Teacher
 from tests.provider import Provider
 
 # As the package sets them before it imports LiteLLM; some tests import it first.
@@ -33,6 +34,10 @@ def _isolated(monkeypatch, tmp_path):
     monkeypatch.delenv("COLUMNS", raising=False)  # parallel test runners set it, and tables would be as narrow
     monkeypatch.setenv("LVLM2P_STORE", str(tmp_path / "store.sqlite"))
     monkeypatch.chdir(tmp_path)
+    yield
+    for teacher in Teacher._shared.values():  # a question left open would be asked again of the next test's provider
+        teacher.drain()
+    Teacher._shared.clear()
 
 
 @pytest.fixture

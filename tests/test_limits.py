@@ -20,7 +20,7 @@ from tests.provider import FAULTS, WIRES, Provider, random_faults
 
 MODEL = "openai/gpt-4o-mini"
 PRICED = ["openai", *(pytest.param(wire, marks=pytest.mark.slow) for wire in ("gemini", "anthropic"))]
-MIXED = ["429", "500", "503", "reset", "dropped_mid_body", "time_out", "html", "sum_7", "thinking_ate_the_tokens"]
+MIXED = ["429", "500", "503", "reset", "dropped_mid_body", "html", "sum_7", "thinking_ate_the_tokens"]
 
 
 @pytest.fixture
@@ -176,6 +176,24 @@ def test_a_call_that_the_provider_refused_is_not_charged(provider, wire, fault):
     assert spend(provider, WIRES[wire].model, fault)[0] == provider.cost_usd == 0
 
 
+def test_a_call_that_is_given_up_before_it_is_made_costs_no_budget(provider):
+    provider.latency = 0.3
+    budget = Budget(usd=1.0)
+    client = Client(Store(None), concurrency=1, rpm=None, budget=budget, timeout_s=20, max_retries=0, api_base=None)
+    first, second = (submit(client.ask(request_of(each))) for each in views(2))
+    while not provider.log:
+        time.sleep(0.01)
+    second.cancel()
+    first.result()
+    assert budget.made_calls == len(provider.log) == 1
+    assert budget.spent_usd + budget._reserved_usd == pytest.approx(provider.cost_usd)
+
+
+def request_of(view, model=MODEL):
+    question = PromptSet(None, view.about.family).analysis(view)
+    return Request(model, question, question.sampling)
+
+
 def spend(provider, model, fault):
     """What a budget is charged for one failed call, and what was reserved for it."""
 
@@ -190,10 +208,8 @@ def spend(provider, model, fault):
     client = Client(
         Store(None), concurrency=1, rpm=None, budget=budget, timeout_s=0.3 if slow else 20, max_retries=0, api_base=None
     )
-    view = next(views(1))
-    question = PromptSet(None, view.about.family).analysis(view)
     with pytest.raises(TeacherError):
-        submit(client.ask(Request(model, question, question.sampling))).result()
+        submit(client.ask(request_of(next(views(1)), model))).result()
     assert len(provider.log) == 1
     return budget.spent_usd, budget.reserved
 
@@ -201,14 +217,12 @@ def spend(provider, model, fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("wire", ["openai", "gemini", "anthropic"])
 def test_a_budget_holds_by_the_providers_count_with_64_calls_in_flight_and_every_third_failing(provider, wire):
-    provider.latency = 0.4
+    provider.together = 50
     provider.faults = itertools.chain([None] * 64, random_faults(0.3, names=MIXED))
     budget = {"openai": 0.08, "gemini": 0.05, "anthropic": 0.5}[wire]
-    teacher = Teacher(
-        WIRES[wire].model, store=None, budget_usd=budget, concurrency=64, max_tokens=512, timeout_s=2, max_retries=3
-    )
+    teacher = Teacher(WIRES[wire].model, store=None, budget_usd=budget, concurrency=64, max_tokens=512, max_retries=3)
     found = labels(teacher, list(views(150)))
-    assert provider.peak_in_flight > 50
+    assert provider.peak_in_flight >= 50
     assert budget / 4 < provider.cost_usd <= budget
     assert {exchange.fault for exchange in provider.log} == {None, *MIXED}
     assert {type(each) for each in found} >= {np.ndarray, BudgetError}

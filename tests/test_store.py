@@ -170,6 +170,30 @@ def _forbid_writing(connection):
     connection.exec_driver_sql("PRAGMA query_only = ON")  # root may write any file, so its mode forbids nothing
 
 
+class TestReading:
+    def test_a_store_that_is_only_read_is_not_changed_and_cannot_be(self, store):
+        store.record(CALL, ANSWER)
+        store.close()
+        before = Path(store.path).read_bytes()
+        reader = Store(store.path, read_only=True)
+        assert reader.get(CALL.key) == ANSWER
+        with pytest.raises(StoreError, match="readonly"):
+            reader.claim("another", seconds=1)
+        reader.close()
+        assert Path(store.path).read_bytes() == before
+
+    def test_what_another_process_writes_meanwhile_is_seen(self, store):
+        reader = Store(store.path, read_only=True)
+        assert reader.get(CALL.key) is None
+        store.record(CALL, ANSWER)
+        assert reader.get(CALL.key) == ANSWER
+
+    def test_a_store_that_is_not_there_is_not_made(self, tmp_path):
+        with pytest.raises(StoreError, match="cannot be used"):
+            Store(tmp_path / "none.sqlite", read_only=True)
+        assert not list(tmp_path.glob("none*"))
+
+
 class TestSecrets:
     def test_no_key_of_the_environment_reaches_the_disk(self, store, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")

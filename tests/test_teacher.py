@@ -17,6 +17,7 @@ from lvlm2p_wrappers import (
     BadReplyError,
     BudgetError,
     ModelError,
+    StoreError,
     Teacher,
     TeacherError,
     TeacherWrapper,
@@ -27,6 +28,7 @@ from lvlm2p_wrappers import (
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.views import Seen, viewer
 from tests.provider import FAULTS, WIRES, RateLimit, closed_url
+from tests.provider.answers import fitting_answer
 
 MODEL = "openai/gpt-4o-mini"
 
@@ -264,11 +266,12 @@ def test_too_many_requests_slow_the_teacher_down_until_all_are_answered(provider
 def test_requests_a_minute_are_limited(provider):
     provider.latency = 0.0
     teacher = Teacher(MODEL, store=None, rpm=4)
-    tickets = [teacher._submit(each) for each in views(5)]
-    time.sleep(2)
+    tickets = [teacher.ask(Seen(each)) for each in views(5)]
+    while len(provider.log) < 4:
+        time.sleep(0.01)
+    time.sleep(0.5)
     assert len(provider.log) == 4
-    for ticket in tickets:
-        ticket.cancel()
+    teacher.drain(tickets)
 
 
 def test_no_more_calls_are_in_flight_than_allowed(provider):
@@ -405,7 +408,7 @@ def test_a_row_that_is_given_up_leaves_its_question_to_the_others(provider):
     third.advice.cancel()
     (probs,) = teacher.settle([second], on_error="raise")
     assert probs.sum() == pytest.approx(1)
-    assert len(provider.log) == 3, "the analysis that was given up, and both stages"
+    assert len(provider.log) == 2, "what was sent for the row that was given up serves the others"
 
 
 def test_a_state_whose_row_was_given_up_can_be_asked_about_again(provider):
@@ -417,6 +420,112 @@ def test_a_state_whose_row_was_given_up_can_be_asked_about_again(provider):
         time.sleep(0.01)
     ticket.advice.cancel()
     assert teacher.ask(viewer(env)).advice.result().probs.sum() == pytest.approx(1)
+
+
+def test_what_was_sent_for_a_row_that_is_given_up_is_stored_and_what_was_not_is_not_sent(provider, store):
+    provider.latency = 0.3
+    teacher = Teacher(MODEL, store=store.file, concurrency=1)
+    tickets = [teacher.ask(Seen(each)) for each in views(3)]
+    while not provider.log:
+        time.sleep(0.01)
+    teacher.drain(tickets)
+    assert all(ticket.advice.done() for ticket in tickets)
+    assert [call.stage for call in logged(store, outcome="ok")] == ["analysis"]
+    teacher.advise(view())
+    assert [call.stage for call in logged(store, outcome="ok")] == ["analysis", "action"]
+    assert len(provider.log) == 2
+
+
+def test_rows_that_are_given_up_while_they_wait_for_requests_a_minute_are_dropped_at_once(provider):
+    teacher = Teacher(MODEL, store=None, rpm=1)
+    tickets = [teacher.ask(Seen(each)) for each in views(4)]
+    while len(provider.log) < 1:
+        time.sleep(0.01)
+    before = time.monotonic()
+    teacher.drain(tickets)
+    assert time.monotonic() - before < 30  # not the minute that the next request has to wait
+    assert len(provider.log) == 1
+
+
+def test_when_answers_cannot_be_stored_any_more_nothing_more_is_paid_for(provider, store):
+    provider.latency = 0.05
+    teacher = Teacher(MODEL, store=store.file, concurrency=2)
+    tickets = [teacher.ask(Seen(each)) for each in views(20)]
+    while len(provider.answers) < 4:
+        time.sleep(0.01)
+    with store.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE turns")
+    with pytest.raises(StoreError, match="no such table"):
+        teacher.settle(tickets, on_error="skip")
+    assert len(provider.log) < 12
+
+
+def test_a_question_that_waits_for_long_is_not_asked_by_another_process_too(provider, store, monkeypatch):
+    monkeypatch.setattr("lvlm2p_wrappers.teacher.answers.CLAIM_S", 0.8)
+    provider.latency = 0.3
+    teachers = [Teacher(MODEL, store=store.file, concurrency=1) for _ in range(2)]  # each with claims of its own
+    tickets = [(teacher, teacher.ask(Seen(each))) for teacher in teachers for each in views(5)]
+    for teacher, ticket in tickets:
+        (probs,) = teacher.settle([ticket], on_error="raise")
+        assert probs.sum() == pytest.approx(1)
+    assert len(provider.log) == 10
+
+
+def test_an_answer_of_the_store_that_no_model_can_have_given_is_no_label(provider, store):  # noqa: ARG001
+    Teacher(MODEL, store=store.file).advise(view())
+    with store.transaction() as connection:
+        connection.exec_driver_sql("UPDATE answers SET text = replace(text, '\"probabilities\": {', '\"p\": {')")
+    with pytest.raises(StoreError, match=r"an answer of openai/gpt-4o-mini that cannot be used.*store prune"):
+        Teacher(MODEL, store=store.file).advise(view())
+
+
+def test_a_store_that_was_deleted_meanwhile_is_made_anew(provider, store):
+    teacher = Teacher(MODEL, store=store.file)
+    teacher.advise(view())
+    for file in store.file.parent.glob("store.sqlite*"):
+        file.unlink()
+    teacher.advise(view())
+    assert len(provider.log) == 4
+    assert [call.stage for call in logged(Store(store.file), outcome="ok")] == ["analysis", "action"]
+
+
+def test_a_secret_that_is_a_common_word_does_not_make_the_next_run_pay_again(provider, store, monkeypatch):
+    monkeypatch.setenv("LOCAL_API_KEY", "anything")
+    provider.answer = lambda seen: fitting_answer(seen).replace("picture ", "anything like ")
+    analyses = [Teacher(MODEL, store=store.file).advise(view()).analysis for _ in range(2)]
+    assert analyses[0] == analyses[1]
+    assert "*** like" in analyses[0]
+    assert len(provider.log) == 2
+
+
+def test_a_fallback_that_cannot_work_is_told_before_anything_is_paid_for(provider):
+    with pytest.raises(ModelError, match="'nonsense' names no provider"):
+        Teacher(MODEL, store=None, fallback_models=["nonsense"]).advise(view())
+    assert not provider.log
+
+
+def test_a_key_with_a_line_break_is_told_and_not_shown(provider, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789\n")
+    with pytest.raises(ModelError, match="OPENAI_API_KEY begins or ends with white space") as caught:
+        Teacher(MODEL, store=None).advise(view())
+    assert "0123456789" not in str(caught.value)
+    assert not provider.log
+
+
+def test_the_same_arguments_mean_one_teacher_in_all_threads(store):
+    barrier, found = threading.Barrier(8), []
+
+    def share():
+        barrier.wait()
+        found.append(Teacher.shared(MODEL, {"store": store.file, "budget_calls": 2}))
+
+    threads = [threading.Thread(target=share) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -1,5 +1,7 @@
 """The vector wrapper against the single one, on a provider whose answer differs from picture to picture."""
 
+import signal
+import threading
 import time
 import tracemalloc
 
@@ -166,6 +168,36 @@ def test_a_step_waits_while_more_questions_are_open_than_allowed(provider):
     for _ in play(envs, steps=5):
         assert provider.in_flight <= 2
     assert envs.gather()[1].all()
+
+
+def test_closing_one_wrapper_leaves_the_rows_of_another_with_the_same_teacher_alone(provider):
+    provider.latency = 0.1
+    training, evaluation = (
+        VectorTeacherWrapper(vector(AutoresetMode.SAME_STEP), MODEL, defer=True, concurrency=2) for _ in range(2)
+    )
+    assert training.teacher is evaluation.teacher
+    training.reset(seed=0)
+    evaluation.reset(seed=50)
+    for _ in range(3):
+        training.step(np.ones(NUM_ENVS, int))
+        evaluation.step(np.ones(NUM_ENVS, int))
+    evaluation.close()
+    assert training.gather()[1].all()
+    assert training.teacher.counters.unasked == 0
+
+
+def test_ctrl_c_while_advice_is_gathered_loses_no_row(provider):
+    envs = VectorTeacherWrapper(vector(AutoresetMode.SAME_STEP), MODEL, defer=True)
+    envs.reset(seed=0)
+    envs.step(np.ones(NUM_ENVS, int))
+    provider.latency = 1.0
+    envs.step(np.ones(NUM_ENVS, int))
+    threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        envs.gather()
+    probs, mask = envs.gather()
+    assert probs.shape[:2] == (2, NUM_ENVS)
+    assert mask.all()
 
 
 @pytest.mark.parametrize(

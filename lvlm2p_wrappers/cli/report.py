@@ -71,7 +71,7 @@ def _from_store(args: argparse.Namespace) -> Report:
     file = locate(args.store)
     if file is None or not file.exists():  # looking into a store must not make one
         raise UsageError(f"there is no store {file}. A teacher makes it with its first question.")
-    with Store(file) as store:
+    with Store(file, read_only=True) as store:
         report = from_store(store, env=args.env or "*", last=args.last or 200)
     if not report.labels:
         raise UsageError(

@@ -256,7 +256,7 @@ def _prune(args: argparse.Namespace) -> None:
     conditions = {"older_than_days": args.older_than_days, "model": args.model, "outcome": args.outcome}
     if not any(value is not None for value in conditions.values()):
         raise UsageError("say what to delete: --older-than-days, --model or --outcome")
-    with _opened(args) as store:
+    with _opened(args, read_only=not args.yes) as store:
         if args.yes:
             pruned = stores.prune(store, **conditions, keep_answers=args.keep_answers)
             answers, calls, freed = pruned.answers, pruned.calls, {"parts": pruned.parts}
@@ -282,7 +282,7 @@ def _would_go(store: Store, args: argparse.Namespace) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[Store]:
+def _opened(args: argparse.Namespace, *, read_only: bool = True) -> Iterator[Store]:
     """The store, which has to exist: looking into one must not make it.
 
     Raises:
@@ -294,7 +294,7 @@ def _opened(args: argparse.Namespace) -> Iterator[Store]:
             f"there is no store {file}. A teacher makes it with its first question; "
             "name another one with --store or LVLM2P_STORE."
         )
-    with Store(file) as store:
+    with Store(file, read_only=read_only) as store:
         yield store
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from lvlm2p_wrappers.client import models
 from lvlm2p_wrappers.client.faults import Fault, classify
 from lvlm2p_wrappers.client.limits import Budget, Limiter
-from lvlm2p_wrappers.client.loop import submit
+from lvlm2p_wrappers.client.loop import given_up, in_full, submit
 from lvlm2p_wrappers.client.road import Reply, Request, send
-from lvlm2p_wrappers.errors import BudgetError, ModelError, TeacherError, UsageError
-from lvlm2p_wrappers.store import Call, Store, Turn
+from lvlm2p_wrappers.errors import BudgetError, ModelError, StoreError, UsageError
+from lvlm2p_wrappers.store import Answer, Call, Store, Turn
 
-__all__ = ["Budget", "Client", "Reply", "Request", "call_of", "submit"]
+__all__ = ["Budget", "Client", "Reply", "Request", "call_of", "given_up", "submit"]
 
 FIRST_PICTURE_TOKENS = 3000
 """Reserved for a picture until a first reply tells what the model really bills (gpt-4o-mini: 2,833 for a small one)."""
@@ -30,7 +30,7 @@ class Client:
     """Makes calls and logs each of them. Belongs to one event loop.
 
     Args:
-        store: where failed calls are logged; those that brought a reply are logged by whoever judges the reply.
+        store: where calls are logged; whoever judges a reply has its call recorded.
         concurrency: the most calls in flight.
         rpm: the most calls a minute; None for no limit.
         budget: what may be spent.
@@ -72,29 +72,40 @@ class Client:
             TransportError: if no reply came, after the retries.
             BudgetError: if the budget does not allow the call.
         """
-        if request.model not in self._checked:
-            models.check(request.model, self._api_base)
-            self._checked.add(request.model)
+        self.check(request.model)
         for attempt in range(1, self._max_retries + 2):
-            self._raise_if_stopped(request.model)
-            # A second stage first: a label is worth more than the beginning of another one.
-            urgent = request.question.stage == "action"
-            reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
-            async with self._limiter.slot(urgent=urgent):
-                try:
-                    self._raise_if_stopped(request.model)
-                except TeacherError:
-                    self.budget.give_back(reserved)
-                    raise
-                outcome = await self._attempt(request, attempt, reserved)
+            outcome = await self._turn(request, attempt)
             if isinstance(outcome, Reply):
                 return outcome
             if not outcome.retry or attempt > self._max_retries:
                 if isinstance(outcome.error, ModelError) and outcome.status in {401, 403, 404}:
                     self._refused[request.model] = outcome.error  # the questions that wait would get the same
                 raise outcome.error
-            await asyncio.sleep(self._pause(attempt, outcome.wait_s))
+            if not given_up():
+                await asyncio.sleep(self._pause(attempt, outcome.wait_s))
         raise AssertionError("unreachable")
+
+    def check(self, model: str) -> None:
+        """Find what would keep every call to a model from working, unless that has been done.
+
+        Raises:
+            ModelError: if there is such a thing.
+        """
+        if model not in self._checked:
+            models.check(model, self._api_base)
+            self._checked.add(model)
+
+    def record(self, call: Call, answer: Answer | None = None) -> None:
+        """Log a call and store its answer; where that fails, nothing more is asked, since answers would be lost.
+
+        Raises:
+            StoreError: if the store cannot be written.
+        """
+        try:
+            self._store.record(call, answer)
+        except StoreError as error:
+            self.stop(str(error))
+            raise
 
     def stop(self, why: str) -> None:
         """Make no call more; those in flight go on."""
@@ -111,6 +122,24 @@ class Client:
         if refused := self._refused.get(model):
             raise ModelError(str(refused))
 
+    async def _turn(self, request: Request, attempt: int) -> Reply | Fault:
+        """Wait until the call may be made, and make it. A call that was sent is paid for, and goes on to its end."""
+        if given_up():
+            raise asyncio.CancelledError
+        self._raise_if_stopped(request.model)
+        # A second stage first: a label is worth more than the beginning of another one.
+        urgent = request.question.stage == "action"
+        reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
+        is_sent = False
+        try:
+            async with self._limiter.slot(urgent=urgent):
+                self._raise_if_stopped(request.model)
+                is_sent = True
+                return await in_full(self._attempt(request, attempt, reserved))
+        finally:
+            if not is_sent:
+                self.budget.give_back(reserved)
+
     async def _attempt(self, request: Request, attempt: int, reserved: float) -> Reply | Fault:
         started = time.monotonic()
         self.calls += 1
@@ -125,7 +154,7 @@ class Client:
             if fault.too_many:
                 self._limiter.too_many(started, fault.wait_s)
             call = call_of(request)
-            self._store.record(
+            self.record(
                 dataclasses.replace(
                     call,
                     problem=str(fault.error),

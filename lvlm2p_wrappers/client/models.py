@@ -55,6 +55,9 @@ def check(model: str, api_base: str | None) -> None:
         missing = [name for name in missing if not name.endswith("_API_BASE")]
     if missing:
         raise missing_key(model)
+    for name in _provider_keys(model):
+        if (key := os.environ.get(name, "")) != key.strip():
+            raise ModelError(f"{model}: the value of {name} begins or ends with white space, such as a line break")
 
 
 def missing_key(model: str) -> ModelError:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from sqlalchemy import (
     Column,
@@ -202,25 +203,27 @@ def unpack_text(kind: str, data: bytes) -> str:
     return (zlib.decompress(data) if kind == "text+zlib" else data).decode()
 
 
-def open_database(file: Path | None) -> Connection:
+def open_database(file: Path | None, *, read_only: bool = False) -> Connection:
     """Open a store, making it where there is none.
 
     Args:
         file: the SQLite file; None for a database in memory.
+        read_only: whether the file is there, and only read.
 
     Raises:
-        StoreError: the file cannot be written, is no store, or was written by a newer version.
+        StoreError: the file cannot be read or written, is no store, or was written by a newer version.
     """
     connection: Connection | None = None
     try:
-        if file is not None:
+        if file is not None and not read_only:
             file.parent.mkdir(parents=True, exist_ok=True)
-        connection = _connect_sqlite(file)
+        connection = _connect_sqlite(file) if file is None or not read_only else _connect_sqlite_to_read(file)
         with connection.begin():
-            _check_version(connection, file)
-        with connection.begin():
-            # Old claims go out, which proves, before anything is paid for, that the file can be written.
-            connection.execute(claims.delete().where(claims.c.expires < time.time()))
+            _check_version(connection, file, read_only=read_only)
+        if not read_only:
+            with connection.begin():
+                # Old claims go out, which proves, before anything is paid for, that the file can be written.
+                connection.execute(claims.delete().where(claims.c.expires < time.time()))
     except OSError as problem:
         raise StoreError(f"the store {file} cannot be opened: {problem}. {_ELSEWHERE}") from problem
     except DBAPIError as problem:
@@ -240,13 +243,15 @@ def close(connection: Connection) -> None:
     connection.engine.dispose()
 
 
-def _check_version(connection: Connection, file: Path | None) -> None:
+def _check_version(connection: Connection, file: Path | None, *, read_only: bool) -> None:
     tables = set(inspect(connection).get_table_names())
     version = None
     if "meta" in tables:
         version = connection.execute(select(meta.c.value).where(meta.c.name == "schema_version")).scalar()
     if version is None:
         # Another process may be making the same store at this moment: everything here may be done twice.
+        if read_only and not tables:
+            raise StoreError(f"{file} is empty, not an lvlm2p store. {_ELSEWHERE}")
         if not tables <= set(_METADATA.tables):
             raise StoreError(f"{file} is a database of something else, not an lvlm2p store. {_ELSEWHERE}")
         for table in _METADATA.sorted_tables:
@@ -279,7 +284,7 @@ def explained(problem: DBAPIError, file: Path | None) -> StoreError:
     return StoreError(f"the store {file or 'in memory'} cannot be used: {next(causes, told)}. {_ELSEWHERE}")
 
 
-# --- SQLite from here on: a server's database would need its own of these three. ---
+# --- SQLite from here on: a server's database would need its own of these. ---
 
 
 def _connect_sqlite(file: Path | None) -> Connection:
@@ -296,6 +301,25 @@ def _connect_sqlite(file: Path | None) -> Connection:
     except DBAPIError:
         close(connection)
         raise
+    return connection
+
+
+def _connect_sqlite_to_read(file: Path) -> Connection:
+    # Where its folder cannot be written either, SQLite reads a file only if told that nobody else writes it.
+    for assurance in ({}, {"immutable": "1"}):
+        query = {"uri": "true", "mode": "ro", **assurance}
+        url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
+        options = {"timeout": BUSY_S, "check_same_thread": False}
+        connection = create_engine(url, poolclass=NullPool, connect_args=options).connect()
+        try:
+            with connection.begin():
+                connection.exec_driver_sql("SELECT name FROM sqlite_master")
+        except OperationalError:
+            close(connection)
+            if assurance:
+                raise
+        else:
+            break
     return connection
 
 

@@ -34,6 +34,7 @@ _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
 _GET = Statement("SELECT text, model FROM answers WHERE key = :key")
 _CLAIMED = Statement("SELECT owner, expires FROM claims WHERE key = :key")
+_RENEW = Statement("UPDATE claims SET expires = :expires WHERE owner = :owner")
 _RELEASE = Statement("DELETE FROM claims WHERE key = :key AND owner = :owner")
 _RELEASE_ALL = Statement("DELETE FROM claims WHERE owner = :owner")
 # `gone` and `then` are of a claim that is worth nothing any more: if somebody took it over meanwhile, it is theirs.
@@ -57,19 +58,22 @@ class Store:
     Args:
         location: a path; ``"default"`` for ``$LVLM2P_STORE``, or ``teacher.sqlite`` in the user's cache folder; None to
             keep answers in memory only, and no log.
+        read_only: whether it is only read; the file may then lie where it cannot be written.
 
     Raises:
         StoreError: the file cannot be written, is no store, or was written by a newer version. Every method raises it
             where the database fails (a full disk, say).
     """
 
-    def __init__(self, location: str | Path | None = DEFAULT) -> None:
+    def __init__(self, location: str | Path | None = DEFAULT, *, read_only: bool = False) -> None:
         self.file = locate(location)
+        self._read_only = read_only
+        self._identity: tuple[int, int] | None = None
         self._token = secrets.token_hex(8)
         self._claims: set[str] = set()
         self._connection: Connection | None = None
         with _LOCK:
-            self._connection = schema.open_database(self.file)
+            self._connect()
             _STORES.add(self)
 
     @property
@@ -86,11 +90,11 @@ class Store:
     def record(self, call: Call, answer: Answer | None = None) -> None:
         """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
 
-        The first answer to a key stays. Storing one also ends this store's claim on the key. The values of environment
-        variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out of all that is written.
+        The first answer to a key stays. Storing one also ends this store's claim on the key. All that is written goes
+        through ``without_secrets``.
         """
         now = time.time()
-        hidden = list(keys_in_environment().values())
+        hidden = _secrets()
         with self.transaction() as connection:
             if self.file is not None:
                 _log(connection, call, now, hidden)
@@ -115,6 +119,11 @@ class Store:
         if claimed:
             self._claims.add(key)
         return claimed
+
+    def renew(self, *, seconds: float) -> None:
+        """Let this store's claims hold for so long from now on."""
+        with self.transaction() as connection:
+            _RENEW.on(connection, {"owner": self._owner, "expires": time.time() + seconds})
 
     def release(self, key: str) -> None:
         """End this store's claim on a key, if it has one."""
@@ -141,17 +150,23 @@ class Store:
     def transaction(self) -> Iterator[Connection]:
         """Lend the connection for one transaction, to nobody else of this process meanwhile."""
         with _LOCK:
-            if self._connection is None:
-                self._connection = schema.open_database(self.file)
+            if self._connection is not None and self._identity != _identity(self.file):
+                self._disconnect()  # the file was deleted or replaced: what is written to the old one would be lost
+            connection = self._connection or self._connect()
             try:
-                with self._connection.begin():
-                    yield self._connection
+                with connection.begin():
+                    yield connection
             except DBAPIError as problem:
                 raise schema.explained(problem, self.file) from problem
 
     @property
     def _owner(self) -> str:
         return f"{socket.gethostname()}:{os.getpid()}:{self._token}"  # another one after a fork
+
+    def _connect(self) -> Connection:
+        self._connection = schema.open_database(self.file, read_only=self._read_only)
+        self._identity = _identity(self.file)
+        return self._connection
 
     def _drop_claim(self, connection: Connection, key: str) -> None:
         if key in self._claims:
@@ -191,6 +206,30 @@ def locate(location: str | Path | None) -> Path | None:
     return file
 
 
+def without_secrets(text: str) -> str:
+    """A text as a store keeps it.
+
+    The values of environment variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out, and
+    lone surrogates, which JSON may hold and UTF-8 may not, escaped.
+    """
+    return _clean(text, _secrets())
+
+
+def _secrets() -> list[str]:
+    return list(keys_in_environment().values())
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another one of the same name."""
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _alive(owner: str) -> bool:
     host, pid, token = owner.rsplit(":", 2)
     if host != socket.gethostname() or sys.platform == "win32":  # where nothing can be known, the claim's time decides
@@ -207,7 +246,6 @@ def _alive(owner: str) -> bool:
 
 
 def _clean(value: str, hidden: list[str]) -> str:
-    """Strike out secrets, and escape lone surrogates (JSON may hold them, UTF-8 may not)."""
     for secret in hidden:
         value = value.replace(secret, "***")
     try:

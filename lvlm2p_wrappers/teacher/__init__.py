@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict
 from weakref import WeakValueDictionary
@@ -61,11 +62,15 @@ class Ticket:
 
     Attributes:
         advice: done when the teacher has answered.
+        rows: how many rows want it.
         counted: whether a row has been counted for it; the rows after the first cost nothing.
+        task: what asks the question, on the loop of the calls.
     """
 
-    advice: Future[Advice]
+    advice: Future[Advice] = field(init=False)
+    rows: int = 0
     counted: bool = False
+    task: asyncio.Task[Any] | None = None
 
 
 class Teacher:
@@ -141,7 +146,7 @@ class Teacher:
         self._prompts: dict[Family, PromptSet] = {}
         if offline and not ((file := locate(store)) and file.exists()):
             raise UsageError(f"offline, and there is no store {file} to answer from; give the store of an earlier run")
-        self._store = Store(store)
+        self._store = Store(store, read_only=offline)
         self._offline = offline
         overrides = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
         self._sampling = {name: value for name, value in overrides.items() if value is not None}
@@ -164,7 +169,7 @@ class Teacher:
         given.arguments["fallback_models"] = tuple(given.arguments["fallback_models"])
         key = tuple(str(value) if isinstance(value, Path) else value for value in given.arguments.values())
         if key not in cls._shared:
-            cls._shared[key] = cls(model, **options)
+            cls._shared.setdefault(key, cls(model, **options))  # another thread's may be first
         return cls._shared[key]
 
     @property
@@ -230,19 +235,20 @@ class Teacher:
         Raises:
             TeacherError: if there is none.
         """
-        return self._submit(view).result()
+        return self._submit(view).advice.result()
 
     def ask(self, viewer: Viewer, history: tuple[str, ...] = ()) -> Ticket:
         """Ask about what an environment shows now, without waiting. A state seen before is not even drawn."""
         self._after_fork()
         state = viewer.key()
         if state is None:
-            return Ticket(self._submit(viewer.view(history)))
-        known = self._known.get((state, history))
-        if known is not None and not _may_pass(known.advice):
-            self._known.move_to_end((state, history))
-            return known
-        ticket = self._known[state, history] = Ticket(self._submit(viewer.view(history)))
+            return self._submit(viewer.view(history))
+        ticket = self._known.get((state, history))
+        if ticket is None or _may_pass(ticket.advice):
+            ticket = self._known[state, history] = self._submit(viewer.view(history))
+        else:
+            ticket.rows += 1
+        self._known.move_to_end((state, history))
         if len(self._known) > KNOWN_STATES:
             self._known.popitem(last=False)
         return ticket
@@ -263,21 +269,38 @@ class Teacher:
         try:
             return [None if ticket is None else self._row(ticket, on_error) for ticket in tickets]
         except TeacherError:
-            wait(list(self._open))
+            wait(self._open())
             raise
 
-    def drain(self) -> None:
-        """Let the calls in flight end, so that their answers are stored; questions not sent yet are dropped."""
+    def drain(self, tickets: Iterable[Ticket] | None = None) -> None:
+        """Give up rows: calls in flight end, so that their answers are stored; what was not sent yet is not asked.
+
+        Args:
+            tickets: those of the rows; by default everybody's. A question that other rows want goes on.
+        """
         self._after_fork()
-        self._client.stop("the run is over")
-        wait(list(self._open), timeout=self._client_options["timeout_s"])
-        self._client.go_on()
+        unwanted = []
+        for ticket in [*self._tickets] if tickets is None else tickets:
+            ticket.rows = 0 if tickets is None else ticket.rows - 1
+            if ticket.rows == 0 and ticket in self._tickets:
+                unwanted.append(ticket)
+        if unwanted:
+            submit(self._give_up(unwanted)).result()
 
     def wait_below(self, most: int) -> None:
         """Wait until at most ``most`` questions are open."""
         self._after_fork()
-        while len(self._open) > most:
-            wait(list(self._open), return_when="FIRST_COMPLETED")
+        while len(self._tickets) > most:
+            wait(self._open(), return_when="FIRST_COMPLETED")
+
+    async def _give_up(self, tickets: Sequence[Ticket]) -> None:
+        tasks = [ticket.task for ticket in tickets if ticket.task is not None]  # all have begun: they came before this
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=self._client_options["timeout_s"])
+
+    def _open(self) -> list[Future[Advice]]:
+        return [ticket.advice for ticket in self._tickets.copy()]
 
     def _row(self, ticket: Ticket, on_error: OnError) -> NDArray[np.float32] | None:
         error = ticket.advice.exception()
@@ -304,17 +327,19 @@ class Teacher:
             self._client.stop(problem)
             raise TeacherError(f"{self.model}: {problem}. The last: {error}")
 
-    def _submit(self, view: View) -> Future[Advice]:
+    def _submit(self, view: View) -> Ticket:
         self._after_fork()
         prompts = self.prompts(view.about)
         self._unread.acquire()
-        future = submit(self._advise(view, prompts))
-        self._open.add(future)
-        future.add_done_callback(self._open.discard)
-        return future
+        ticket = Ticket(rows=1)
+        ticket.advice = submit(self._advise(view, prompts, ticket))
+        self._tickets.add(ticket)
+        ticket.advice.add_done_callback(lambda _: self._tickets.discard(ticket))
+        return ticket
 
-    async def _advise(self, view: View, prompts: PromptSet) -> Advice:
+    async def _advise(self, view: View, prompts: PromptSet, ticket: Ticket) -> Advice:
         """Both stages of one view."""
+        ticket.task = asyncio.current_task()
         self._unread.release()
         started = time.perf_counter()
         view = replace(view, picture=self._pictures.setdefault(view.picture.digest, view.picture))
@@ -348,7 +373,7 @@ class Teacher:
         self._counts: Counter[str] = Counter()
         self._views: set[int] = set()
         self._known: OrderedDict[Hashable, Ticket] = OrderedDict()
-        self._open: set[Future[Advice]] = set()
+        self._tickets: set[Ticket] = set()  # of open questions
         self._unread = threading.Semaphore(UNREAD_VIEWS)
         # Those of open questions: equal ones, as from worker processes, are one.
         self._pictures: WeakValueDictionary[str, Picture] = WeakValueDictionary()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from lvlm2p_wrappers.client import Client, Reply, Request, call_of
+from lvlm2p_wrappers.client import Client, Reply, Request, call_of, given_up
 from lvlm2p_wrappers.client.said import short
-from lvlm2p_wrappers.errors import BadReplyError, ModelError, TransportError
+from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
 from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.store import Answer, Store
+from lvlm2p_wrappers.store import Answer, Store, without_secrets
 
 log = logging.getLogger(__name__)
 
-CLAIM_S = 3600.0
-"""The longest that a question is left to the process that asks it; one that died is passed over at once."""
+CLAIM_S = 120.0
+"""How long a question is left to a process that has fallen silent; one that died is passed over at once."""
 
 MOST_CHARS = 500
 """How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
@@ -69,6 +70,7 @@ class Answers:
         self._spoilt: dict[str, BadReplyError] = {}
         self._failed_models: set[str] = set()
         self._said_missing = False
+        self._renewal: asyncio.TimerHandle | None = None
 
     def requests(self, question: Question) -> tuple[Request, ...]:
         """What is sent for a question, to each model in turn."""
@@ -94,12 +96,14 @@ class Answers:
 
     async def _from(self, model: str, question: Question) -> Answered:
         """Equal questions share one flight, also while it is under way."""
+        if given_up():
+            raise asyncio.CancelledError
         request = self._request(model, question)
         while (flight := self._flights.get(request.key)) is not None:
             try:
                 answered = await asyncio.shield(flight)
             except asyncio.CancelledError:
-                if _cancelled():
+                if given_up():
                     raise
             except (BadReplyError, TransportError) as error:
                 raise repeated(error) from None
@@ -127,7 +131,7 @@ class Answers:
         while True:
             stored = self._store.get(request.key)
             if stored is not None:
-                return Answered(stored.text, stored.model, 0, 0.0)
+                return self._checked(request, stored)
             if spoilt := self._spoilt.get(request.key):
                 raise repeated(spoilt)
             if self._offline:
@@ -138,6 +142,7 @@ class Answers:
                 raise TransportError(missing, remembered=True)
             request.pack()
             if self._store.claim(request.key, seconds=CLAIM_S):
+                self._renewal = self._renewal or asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
                 break
             await asyncio.sleep(pause)
             pause = min(1.0, 2 * pause)
@@ -146,11 +151,33 @@ class Answers:
         finally:
             self._store.release(request.key)
 
+    def _checked(self, request: Request, stored: Answer) -> Answered:
+        """What the store says; it may have been imported, or edited."""
+        try:
+            request.question.read(stored.text)
+        except BadReplyError as error:
+            raise StoreError(
+                f"the store {self._store.path} has an answer of {stored.model} that cannot be used: {error} "
+                f"(key {request.key}). Drop that model's answers with `lvlm2p store prune`, or name another store."
+            ) from None
+        return Answered(stored.text, stored.model, 0, 0.0)
+
+    def _renew_claims(self) -> None:
+        """Questions may wait for long: for a budget, for requests a minute, for a provider that is not available."""
+        self._renewal = None
+        if self._flights:
+            with contextlib.suppress(StoreError):  # whoever has an answer to store will say so
+                self._store.renew(seconds=CLAIM_S)
+            self._renewal = asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
+
     async def _call(self, request: Request) -> Answered:
         """Ask the model; a bad reply gets one repair turn that quotes what was wrong."""
         turn, replies, costs = request, [], []
+        for model in self._models[1:]:
+            self._client.check(model)  # a misspelt fallback is told before anything is paid for
         while True:
             reply = await self._client.ask(turn)
+            reply = dataclasses.replace(reply, text=without_secrets(reply.text))
             costs.append(reply.cost_usd)
             row = call_of(turn, reply, key=request.key)
             try:
@@ -158,7 +185,7 @@ class Answers:
             except BadReplyError as error:
                 replies.append(reply.text)
                 self.bad_replies += 1
-                self._store.record(dataclasses.replace(row, outcome="bad_reply", problem=f"{error.kind}: {error}"))
+                self._client.record(dataclasses.replace(row, outcome="bad_reply", problem=f"{error.kind}: {error}"))
                 if turn is not request or error.kind == "refusal":
                     said = f". It said: {short(reply.text)}" if error.kind == "json" else ""
                     bad = BadReplyError(f"{request.model}: {error}{said}", kind=error.kind, replies=tuple(replies))
@@ -166,14 +193,8 @@ class Answers:
                     raise bad from None
                 turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
             else:
-                self._store.record(row, Answer(text, reply.model))
+                self._client.record(row, Answer(text, reply.model))
                 return Answered(text, reply.model, len(costs), total(costs))
-
-
-def _cancelled() -> bool:
-    """Whether the running task itself is to end, not only what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _read(turn: Request, reply: Reply) -> str:

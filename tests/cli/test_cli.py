@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lvlm2p_wrappers import TransportError, UsageError
 from lvlm2p_wrappers.cli import main, store
 from lvlm2p_wrappers.cli.printing import plain
+from lvlm2p_wrappers.store import Store
 
 COMMANDS = [
     (),
@@ -67,7 +68,7 @@ def test_an_error_is_one_line_on_standard_error_and_an_exit_code(monkeypatch, ca
 def test_output_that_is_not_read_to_its_end_is_no_error(tmp_path):
     script = f"{RUN.partition(';')[0]}; from lvlm2p_wrappers.cli import main, store\n"
     script += "store.say = lambda *_, **__: sys.stdout.write('x' * 1_000_000)\nsys.exit(main(['store', 'list']))"
-    (tmp_path / "store.sqlite").touch()
+    Store(tmp_path / "store.sqlite").close()
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer) as closed:

@@ -127,7 +127,7 @@ def estimate(args: argparse.Namespace) -> Estimate:
     prompts = PromptSet(args.prompts, about.family)
     prompts.check(about)
     file = locate(args.store)
-    store = Store(file) if file is not None and file.exists() else None  # looking must not make one
+    store = Store(file, read_only=True) if file is not None and file.exists() else None  # looking must not make one
     is_stored = None if store is None else _answered_by(store, args.model, prompts)
     with in_silence():
         frames = _with_progress(range(measured))
