@@ -280,6 +280,8 @@ class Labels:
 
     def add(self, rollout, next_done, probs, mask, args):
         """Keep a rollout's labels, but for fatal ones; returns the mask of those to learn from."""
+        if not (args.replay_minibatches or args.distrust_fatal):
+            return mask
         views = [view.tobytes() for view in rollout.obs.flatten(0, 1).cpu().numpy()]
         labelled = itertools.compress(zip(views, probs.flatten(0, 1).cpu(), strict=True), mask.flatten().tolist())
         known = self.kept | dict(labelled)
@@ -297,12 +299,14 @@ class Labels:
 
     def learn(self, agent, optimizer, args, lam):
         """Some minibatches of the distillation loss; returns its mean."""
+        if not (args.replay_minibatches and self.kept):
+            return {}
         kept, losses, device = [*self.kept.items()], [], next(agent.parameters()).device
         # The critic shares most of its weights. If it is not held where it is, its values are worth nothing afterwards,
         # and reinforcement ruins the student once lam has fallen (as Phasic Policy Gradient, Cobbe et al. 2021, holds
         # the policy while it trains the value).
         before = copy.deepcopy(agent)
-        for _ in range(args.replay_minibatches if kept else 0):
+        for _ in range(args.replay_minibatches):
             rows = torch.randint(len(kept), (args.replay_batch,))
             views, probs = zip(*(kept[row] for row in rows.tolist()), strict=True)
             obs = torch.frombuffer(bytearray().join(views), dtype=torch.uint8).view(-1, *self.shape).to(device)
@@ -313,7 +317,7 @@ class Labels:
             v_loss = 0.5 * ((value - value_before) ** 2).mean()
             descend(agent, optimizer, lam * kl + args.vf_coef * v_loss, args)
             losses.append(kl.item())
-        return {"teacher/replay_kl": float(np.mean(losses))} if losses else {}
+        return {"teacher/replay_kl": float(np.mean(losses))}
 
 
 def mean_of_last(n, ends, which):
@@ -334,10 +338,11 @@ class RunLog:
         self.counters_before = teacher and (teacher.counters - counts if counts else teacher.counters)
         self.writer = SummaryWriter(run_dir, purge_step=global_step + 1)
         self.writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        file = run_dir / "curve.csv"
-        rows = [*csv.reader(file.open())] if file.exists() else []
-        self.curve = file.open("w", newline="")
-        csv.writer(self.curve).writerows(rows[:1] + [row for row in rows[1:] if int(row[0]) <= global_step])
+        file, aside = run_dir / "curve.csv", run_dir / "curve.tmp"
+        rows = file.read_text().splitlines(keepends=True) if file.exists() else []
+        aside.write_text("".join(rows[:1] + [row for row in rows[1:] if int(row.split(",")[0]) <= global_step]))
+        aside.replace(file)  # a kill leaves a whole curve
+        self.curve = file.open("a", newline="")
         self.bar = Progress(disable=not sys.stdout.isatty())
         self.task = self.bar.add_task("", total=args.total_timesteps)
         self.bar.start()
@@ -398,6 +403,7 @@ class RunLog:
 
     def finish(self, agent):
         """Write summary.json and student.pt, whatever ended the run."""
+        RunLog.interrupted = False
         self.bar.stop()
         self.writer.close()
         self.curve.close()
@@ -463,7 +469,8 @@ def train(args, envs, agent, optimizer, log, labels, device):
 
 def save_checkpoint(agent, optimizer, log, labels):
     """Keep all that a killed run needs to go on; written aside first, so that a kill leaves a whole one."""
-    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict()}
+    learnt["rng"] = torch.get_rng_state(), torch.cuda.get_rng_state_all()
     so_far = {"global_step": log.global_step, "episodes": log.episodes, "ends": log.ends, "counts": log.counts()}
     so_far["seconds"] = time.perf_counter() - log.started
     learnt["labels"] = labels.kept, labels.fatal
@@ -475,7 +482,7 @@ def load_checkpoint(run_dir):
     """What `save_checkpoint` kept of a run."""
     if not (checkpoint := Path(run_dir) / "checkpoint.pt").is_file():
         raise UsageError(f"--resume {run_dir}: no checkpoint.pt in it; --checkpoint-every writes one")
-    checkpoint = torch.load(checkpoint, weights_only=False)  # the log's state is no tensor
+    checkpoint = torch.load(checkpoint, weights_only=False, map_location="cpu")  # the log's state is no tensor
     if checkpoint["algo"] != ALGO:
         raise UsageError(f"--resume {run_dir}: it is a run of {checkpoint['algo']}, this script is {ALGO}'s")
     return checkpoint
@@ -485,7 +492,9 @@ def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
     resumed = load_checkpoint(args.resume) if args.resume else {"args": {}, "log": {}}
     for name, kept in resumed["args"].items():
-        if name not in RENEWABLE and (given := getattr(args, name)) != kept:
+        # An annealed learning rate depends on where the run ends.
+        is_renewable = name in RENEWABLE and not (name == "total_timesteps" and args.anneal_lr)
+        if not is_renewable and (given := getattr(args, name)) != kept:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"--resume {args.resume}: it is a run with {flag} {kept}, and {flag} {given} another one")
     run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
@@ -512,7 +521,8 @@ def main(args):
     if args.resume:
         agent.load_state_dict(resumed["student"])
         optimizer.load_state_dict(resumed["optimizer"])
-        torch.set_rng_state(resumed["rng"])
+        torch.set_rng_state(resumed["rng"][0])
+        torch.cuda.set_rng_state_all(resumed["rng"][1][: torch.cuda.device_count()])
         labels.kept, labels.fatal = resumed["labels"]
         print(f"Resumed at step {log.global_step}; the episodes that were under way begin anew.")
     if log.teacher:

@@ -87,7 +87,7 @@ def test_the_scripts_import_public_names_only():
 def test_files_and_functions_stay_short(path):
     source = path.read_text()
     # A script holds in one file what a package would spread over several.
-    assert source.count("\n") <= (570 if path.parent.name == "algos" else 400)
+    assert source.count("\n") <= (580 if path.parent.name == "algos" else 400)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name

@@ -167,6 +167,29 @@ def test_a_resumed_run_goes_on_with_the_flags_weights_counters_and_curve_of_the_
     assert [event.step for event in events.Scalars("charts/SPS")] == [int(step) for step in steps]
 
 
+def test_a_resumed_run_that_is_killed_before_its_first_update_keeps_its_curve(script, monkeypatch):
+    _, run_dir = train(script, lam=0, total_timesteps=320, checkpoint_every=3)
+    before, at_its_beginning = curve_of(run_dir), []
+    monkeypatch.setattr(script, "train", lambda *_: at_its_beginning.extend(curve_of(run_dir)))
+    resume(script, run_dir, total_timesteps=640)
+    assert at_its_beginning == before
+
+
+def test_a_run_that_anneals_its_learning_rate_cannot_be_made_longer(script, monkeypatch, capsys):
+    _, run_dir = train(script, lam=0, total_timesteps=128, checkpoint_every=1, anneal_lr=True)
+    code, message = called(script, monkeypatch, capsys, "--resume", run_dir, "--total-timesteps", 256)
+    assert code == 2
+    assert "it is a run with --total-timesteps 128, and --total-timesteps 256 another one" in message
+
+
+def test_after_ctrl_c_another_run_of_the_same_process_is_a_whole_one(script):
+    script.RunLog.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        train(script, lam=0)
+    summary, _ = train(script, lam=0)
+    assert summary["global_step"] == 128
+
+
 def test_a_finished_run_that_is_resumed_stays_as_it_was(script):
     before, run_dir = train(script, lam=0, total_timesteps=320, checkpoint_every=3)
     curve, student = curve_of(run_dir), student_of(run_dir)
