@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import measures  # noqa: E402
 import plot  # noqa: E402
 import run  # noqa: E402
 import suites  # noqa: E402
+import tables  # noqa: E402
 
 
 def runner(*flags):
@@ -51,10 +54,12 @@ def test_the_smoke_suite_runs_end_to_end_and_is_made_into_figures_and_tables(mon
     assert (again["solved_frames"], again["final_return"]) == (rows[-1]["solved_frames"], rows[-1]["final_return"])
 
     Path("out/docs").mkdir(parents=True)
-    Path("out/docs/results.md").write_text("Before.\n<!-- headline -->\n<!-- end -->\nAfter.\n")
+    marks = "<!-- headline -->\n<!-- end -->\n<!-- stricter -->\n<!-- end -->\n<!-- final -->\n<!-- end -->\n"
+    Path("out/docs/results.md").write_text(f"Before.\n{marks}After.\n")
     for suite in ("headline", "threshold", "ablation", "quality"):
-        monkeypatch.setitem(plot.SUITES, suite, suites.smoke)
-    monkeypatch.setattr(plot, "TASKS", {"Empty-5x5": next(iter(cells.values())).task})
+        monkeypatch.setitem(suites.SUITES, suite, suites.smoke)
+    for module in (plot, tables):
+        monkeypatch.setattr(module, "TASKS", {"Empty-5x5": next(iter(cells.values())).task})
     monkeypatch.setattr(plot, "ABLATED", ("Empty-5x5",))
     plot.main(plot.Args(results=Path("results"), out=Path("out")))
     text = Path("out/docs/results.md").read_text()
@@ -65,38 +70,66 @@ def test_the_smoke_suite_runs_end_to_end_and_is_made_into_figures_and_tables(mon
         assert Path(f"out/docs/images/{name}.png").stat().st_size > 9_000
 
 
-def row(solved, frames=300_000):
-    return {"solved_frames": solved and str(solved), "frames": str(frames)}
+def needed(*frames):
+    """What some runs needed; None for one that never got there in 300,000 frames."""
+    return measures.needed([{"solved_frames": each and str(each), "frames": "300000"} for each in frames])
 
 
 def test_a_speed_up_is_the_ratio_of_the_frames_that_plain_rl_and_the_method_need():
-    plain, taught = [row(frames) for frames in (9000, 10_000, 11_000)], [row(frames) for frames in (900, 1000, 1100)]
-    found = plot.speed_up([(plain, taught)])
+    found = measures.speed_up([(needed(9000, 10_000, 11_000), needed(900, 1000, 1100))])
     assert found.value == pytest.approx(10)
     assert 8 < found.low < 10 < found.high < 13
     assert str(found).startswith("10.0x (")
 
 
 def test_a_speed_up_over_a_single_seed_has_no_interval():
-    found = plot.speed_up([([row(30_000), row(40_000), row(20_000)], [row(3000)])])
-    assert str(found) == "10.0x"
+    assert str(measures.speed_up([(needed(30_000, 40_000, 20_000), needed(3000))])) == "10.0x"
 
 
 def test_the_mean_speed_up_of_several_tasks_is_geometric():
-    pairs = [([row(1000)] * 3, [row(500)] * 3), ([row(8000)] * 3, [row(1000)] * 3)]
-    assert plot.speed_up(pairs).value == pytest.approx(4)
+    pairs = [(needed(1000, 1000, 1000), needed(500, 500, 500)), (needed(8000, 8000, 8000), needed(1000, 1000, 1000))]
+    assert measures.speed_up(pairs).value == pytest.approx(4)
 
 
-def test_a_plain_run_that_never_gets_there_makes_the_speed_up_a_lower_bound():
-    found = plot.speed_up([([row(""), row(300_000)], [row(3000), row(3000)])])
+def test_a_plain_run_that_never_gets_there_makes_the_speed_up_a_lower_bound_without_an_upper_end():
+    found = measures.speed_up([(needed(None, 300_000), needed(3000, 3000))])
     assert found.is_bound
-    assert str(found).startswith(">= 100.0x")
+    assert str(found) == ">= 100.0x (100.0 or more)"
 
 
 def test_a_method_that_fails_on_more_than_a_fifth_of_its_seeds_has_no_speed_up():
-    plain = [row(10_000)] * 5
-    assert "never got there" in str(plot.speed_up([(plain, [row(""), row(""), *[row(1000)] * 3])]))
-    assert "never got there" not in str(plot.speed_up([(plain, [row(""), *[row(1000)] * 4])]))
+    plain = needed(*[10_000] * 5)
+    assert "never got there" in str(measures.speed_up([(plain, needed(None, None, 1000, 1000, 1000))]))
+    assert "never got there" not in str(measures.speed_up([(plain, needed(None, 1000, 1000, 1000, 1000))]))
+
+
+def results_of(tmp_path, returns, every):
+    """The results of one run, looked at so often; and its row, solved at a mean return of 0.9."""
+    curve = [(every * (i + 1), value) for i, value in enumerate(returns)]
+    lines = [f"a,{step},{value},1" for step, value in curve]
+    (tmp_path / "curves.csv").write_text("\n".join(["id,global_step,mean_return_50,success_100", *lines]))
+    solved = next((str(step) for step, value in curve if value >= 0.9), "")
+    return measures.Results(tmp_path), {"id": "a", "solved_frames": solved, "frames": str(curve[-1][0])}
+
+
+def test_a_run_that_is_looked_at_more_often_than_others_is_not_solved_between_their_looks(tmp_path):
+    results, row = results_of(tmp_path, [0.1, 0.95, 0.1, 0.1, 0.1, 0.1, 0.1, 0.95], every=256)
+    assert row["solved_frames"] == "512"
+    assert measures.looked_at_alike(results, row, 0.9) == 2048
+
+
+def test_a_run_that_ended_as_soon_as_it_was_solved_would_have_been_seen_at_the_next_look(tmp_path):
+    results, row = results_of(tmp_path, [0.1, 0.95], every=256)
+    assert measures.looked_at_alike(results, row, 0.9) == 1024
+
+
+def test_a_threshold_that_is_lost_again_is_not_held(tmp_path):
+    lost = [0.1, 0.95, *[0.5] * 10, *[0.95] * 10]
+    results, row = results_of(tmp_path, lost, every=1000)
+    assert measures.return_afterwards(results, row) == pytest.approx(0.5, abs=0.12)
+    assert 11_000 <= measures.held(results, row, 0.9) <= 14_000
+    results, row = results_of(tmp_path, lost[:12], every=1000)
+    assert np.isnan(measures.held(results, row, 0.9))
 
 
 def test_a_race_is_over_for_a_run_that_is_half_as_slow_again_as_its_fastest_rival():

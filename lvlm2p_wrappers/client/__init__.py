@@ -8,16 +8,17 @@ import json
 import random
 import time
 from typing import Any
+from weakref import WeakSet
 
 from lvlm2p_wrappers.client import models
 from lvlm2p_wrappers.client.faults import Fault, classify
 from lvlm2p_wrappers.client.limits import Budget, Limiter
-from lvlm2p_wrappers.client.loop import given_up, in_full, submit
+from lvlm2p_wrappers.client.loop import submit
 from lvlm2p_wrappers.client.road import Reply, Request, send
 from lvlm2p_wrappers.errors import BudgetError, ModelError, StoreError, UsageError
 from lvlm2p_wrappers.store import Answer, Call, Store, Turn
 
-__all__ = ["Budget", "Client", "Reply", "Request", "call_of", "given_up", "submit"]
+__all__ = ["Budget", "Client", "Reply", "Request", "call_of", "submit"]
 
 FIRST_PICTURE_TOKENS = 3000
 """Reserved for a picture until a first reply tells what the model really bills (gpt-4o-mini: 2,833 for a small one)."""
@@ -62,6 +63,8 @@ class Client:
         self._checked: set[str] = set()
         self._refused: dict[str, ModelError] = {}
         self._stopped = ""
+        self._sending: set[asyncio.Task[Any] | None] = set()
+        self._given_up: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         self._most_prompt_tokens: dict[str, int] = {}
 
     async def ask(self, request: Request) -> Reply:
@@ -81,8 +84,8 @@ class Client:
                 if isinstance(outcome.error, ModelError) and outcome.status in {401, 403, 404}:
                     self._refused[request.model] = outcome.error  # the questions that wait would get the same
                 raise outcome.error
-            if not given_up():
-                await asyncio.sleep(self._pause(attempt, outcome.wait_s))
+            self.raise_if_given_up()
+            await asyncio.sleep(self._pause(attempt, outcome.wait_s))
         raise AssertionError("unreachable")
 
     def check(self, model: str) -> None:
@@ -95,17 +98,32 @@ class Client:
             models.check(model, self._api_base)
             self._checked.add(model)
 
-    def record(self, call: Call, answer: Answer | None = None) -> None:
+    def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
         """Log a call and store its answer; where that fails, nothing more is asked, since answers would be lost.
+
+        Returns:
+            The answer as it was written.
 
         Raises:
             StoreError: if the store cannot be written.
         """
         try:
-            self._store.record(call, answer)
+            return self._store.record(call, answer)
         except StoreError as error:
             self.stop(str(error))
             raise
+
+    def give_up(self, task: asyncio.Task[Any]) -> None:
+        """End a task that asks; where it has sent a call, that is paid for, and the task ends after it."""
+        if task in self._sending:
+            self._given_up.add(task)
+        else:
+            task.cancel()
+
+    def raise_if_given_up(self) -> None:
+        """End the running task if it was given up while it had sent a call."""
+        if asyncio.current_task() in self._given_up:
+            raise asyncio.CancelledError
 
     def stop(self, why: str) -> None:
         """Make no call more; those in flight go on."""
@@ -123,20 +141,21 @@ class Client:
             raise ModelError(str(refused))
 
     async def _turn(self, request: Request, attempt: int) -> Reply | Fault:
-        """Wait until the call may be made, and make it. A call that was sent is paid for, and goes on to its end."""
-        if given_up():
-            raise asyncio.CancelledError
+        """Wait until the call may be made, and make it."""
+        self.raise_if_given_up()
         self._raise_if_stopped(request.model)
         # A second stage first: a label is worth more than the beginning of another one.
         urgent = request.question.stage == "action"
         reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
-        is_sent = False
+        task, is_sent = asyncio.current_task(), False
         try:
             async with self._limiter.slot(urgent=urgent):
                 self._raise_if_stopped(request.model)
                 is_sent = True
-                return await in_full(self._attempt(request, attempt, reserved))
+                self._sending.add(task)
+                return await self._attempt(request, attempt, reserved)
         finally:
+            self._sending.discard(task)
             if not is_sent:
                 self.budget.give_back(reserved)
 

@@ -34,21 +34,6 @@ def background_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def given_up() -> bool:
-    """Whether the running task itself is to end, not only what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def in_full(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Its result, even if the running task is given up meanwhile."""
-    task = asyncio.ensure_future(coroutine)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        return await task
-
-
 def _forget_the_parents_loop() -> None:
     """A forked child has the parent's loop object, but not the thread that ran it; the lock may have been held, too."""
     global _loop, _lock

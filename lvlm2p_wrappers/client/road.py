@@ -136,7 +136,8 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
         sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
     started = time.perf_counter()
-    call = litellm.acompletion(
+    call = functools.partial(
+        litellm.acompletion,
         model=request.model,
         messages=[_wire(message) for message in request.question.messages],
         response_format={
@@ -153,7 +154,8 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         **sampling,
     )
     try:
-        response = await asyncio.wait_for(call, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            response = await call()
     except litellm.exceptions.ContentPolicyViolationError as error:
         # Some providers have no word for it in a reply: it is one all the same, and was not free.
         words = said.words(error)

@@ -7,7 +7,7 @@ holds, and ``exchange`` publishes it.
 from lvlm2p_wrappers.store.archive import ModelUse, Pruned, Stats, answers, calls, prune, stats
 from lvlm2p_wrappers.store.exchange import Loaded, export, load
 from lvlm2p_wrappers.store.records import Answer, Call, LoggedCall, StoredAnswer, Turn
-from lvlm2p_wrappers.store.store import DEFAULT, Store, locate, without_secrets
+from lvlm2p_wrappers.store.store import DEFAULT, Store, locate
 
 __all__ = [
     "DEFAULT",
@@ -28,5 +28,4 @@ __all__ = [
     "locate",
     "prune",
     "stats",
-    "without_secrets",
 ]

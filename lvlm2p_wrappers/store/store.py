@@ -83,25 +83,29 @@ class Store:
 
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
-        with self.transaction() as connection:
+        with self._lent() as connection:  # a single statement needs no transaction
             row = _GET.one(connection, {"key": key})
         return None if row is None else Answer(row[0], row[1])
 
-    def record(self, call: Call, answer: Answer | None = None) -> None:
+    def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
         """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
 
-        The first answer to a key stays. Storing one also ends this store's claim on the key. All that is written goes
-        through ``without_secrets``.
+        The first answer to a key stays. Storing one also ends this store's claim on the key. The values of environment
+        variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out of all that is written.
+
+        Returns:
+            The answer as it was written.
         """
         now = time.time()
-        hidden = _secrets()
+        hidden = list(keys_in_environment().values())
         with self.transaction() as connection:
             if self.file is not None:
                 _log(connection, call, now, hidden)
             if answer is not None:
-                row = {"key": call.key, "text": _clean(answer.text, hidden), "model": answer.model, "at": now}
-                schema.ADD_ANSWER.on(connection, row)
+                answer = answer._replace(text=_clean(answer.text, hidden))
+                schema.ADD_ANSWER.on(connection, {"key": call.key, **answer._asdict(), "at": now})
                 self._drop_claim(connection, call.key)
+        return answer
 
     def claim(self, key: str, *, seconds: float) -> bool:
         """Return whether this store may ask a question now: nobody has the answer, and nobody else is asking.
@@ -152,10 +156,14 @@ class Store:
         with _LOCK:
             if self._connection is not None and self._identity != _identity(self.file):
                 self._disconnect()  # the file was deleted or replaced: what is written to the old one would be lost
-            connection = self._connection or self._connect()
+            with self._lent() as connection, connection.begin():
+                yield connection
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        with _LOCK:
             try:
-                with connection.begin():
-                    yield connection
+                yield self._connection or self._connect()
             except DBAPIError as problem:
                 raise schema.explained(problem, self.file) from problem
 
@@ -206,19 +214,6 @@ def locate(location: str | Path | None) -> Path | None:
     return file
 
 
-def without_secrets(text: str) -> str:
-    """A text as a store keeps it.
-
-    The values of environment variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out, and
-    lone surrogates, which JSON may hold and UTF-8 may not, escaped.
-    """
-    return _clean(text, _secrets())
-
-
-def _secrets() -> list[str]:
-    return list(keys_in_environment().values())
-
-
 def _identity(file: Path | None) -> tuple[int, int] | None:
     """What tells a file from another one of the same name."""
     if file is None:
@@ -246,6 +241,7 @@ def _alive(owner: str) -> bool:
 
 
 def _clean(value: str, hidden: list[str]) -> str:
+    """Strike out secrets, and escape lone surrogates (JSON may hold them, UTF-8 may not)."""
     for secret in hidden:
         value = value.replace(secret, "***")
     try:

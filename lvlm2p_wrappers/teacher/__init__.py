@@ -296,7 +296,7 @@ class Teacher:
     async def _give_up(self, tickets: Sequence[Ticket]) -> None:
         tasks = [ticket.task for ticket in tickets if ticket.task is not None]  # all have begun: they came before this
         for task in tasks:
-            task.cancel()
+            self._client.give_up(task)
         await asyncio.wait(tasks, timeout=self._client_options["timeout_s"])
 
     def _open(self) -> list[Future[Advice]]:

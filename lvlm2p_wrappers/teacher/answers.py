@@ -10,11 +10,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from lvlm2p_wrappers.client import Client, Reply, Request, call_of, given_up
+from lvlm2p_wrappers.client import Client, Reply, Request, call_of
 from lvlm2p_wrappers.client.said import short
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
 from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.store import Answer, Store, without_secrets
+from lvlm2p_wrappers.store import Answer, Store
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +96,13 @@ class Answers:
 
     async def _from(self, model: str, question: Question) -> Answered:
         """Equal questions share one flight, also while it is under way."""
-        if given_up():
-            raise asyncio.CancelledError
+        self._client.raise_if_given_up()
         request = self._request(model, question)
         while (flight := self._flights.get(request.key)) is not None:
             try:
                 answered = await asyncio.shield(flight)
             except asyncio.CancelledError:
-                if given_up():
+                if _cancelled():
                     raise
             except (BadReplyError, TransportError) as error:
                 raise repeated(error) from None
@@ -177,7 +176,6 @@ class Answers:
             self._client.check(model)  # a misspelt fallback is told before anything is paid for
         while True:
             reply = await self._client.ask(turn)
-            reply = dataclasses.replace(reply, text=without_secrets(reply.text))
             costs.append(reply.cost_usd)
             row = call_of(turn, reply, key=request.key)
             try:
@@ -193,8 +191,17 @@ class Answers:
                     raise bad from None
                 turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
             else:
-                self._client.record(row, Answer(text, reply.model))
-                return Answered(text, reply.model, len(costs), total(costs))
+                answer = Answer(text, reply.model)
+                written = self._client.record(row, answer)
+                if written not in (None, answer):  # a second stage has to quote what the next run will find
+                    answer = Answer(self._checked(request, written).text, reply.model)
+                return Answered(answer.text, reply.model, len(costs), total(costs))
+
+
+def _cancelled() -> bool:
+    """Whether the running task itself is to end, not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _read(turn: Request, reply: Reply) -> str:
