@@ -96,7 +96,7 @@ def played(name):
 
 
 def taught(wire, fault="", on_error="skip", **asking):
-    options = {"timeout_s": 0.3 if fault in ("time_out", "endless_drip") else 20, "max_retries": RETRIES}
+    options = {"timeout_s": 1.5 if fault in ("time_out", "endless_drip") else 20, "max_retries": RETRIES}
     envs = gym.make_vec("MiniGrid-LavaGapS5-v0", num_envs=1, vectorization_mode="sync")
     return VectorTeacherWrapper(envs, WIRES[wire].model, on_error=on_error, **asking, **options)
 

@@ -206,7 +206,7 @@ def spend(provider, model, fault):
     budget = Watched(usd=1.0)
     slow = fault in ("time_out", "endless_drip")
     client = Client(
-        Store(None), concurrency=1, rpm=None, budget=budget, timeout_s=0.3 if slow else 20, max_retries=0, api_base=None
+        Store(None), concurrency=1, rpm=None, budget=budget, timeout_s=1.5 if slow else 20, max_retries=0, api_base=None
     )
     with pytest.raises(TeacherError):
         submit(client.ask(request_of(next(views(1)), model))).result()
