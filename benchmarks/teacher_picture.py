@@ -56,7 +56,7 @@ def main(args):
 
     best = advice.probs.max()
     colours = ["#2a7f62" if prob == best else "#9db8ae" for prob in advice.probs]
-    right.barh(view.about.actions, advice.probs, color=colours)
+    right.barh(view.env_info.actions, advice.probs, color=colours)
     right.invert_yaxis()
     right.set_xlim(0, 1.08)
     for row, prob in enumerate(advice.probs):

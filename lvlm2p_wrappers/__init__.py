@@ -14,7 +14,7 @@ from lvlm2p_wrappers.errors import (
     UsageError,
 )
 from lvlm2p_wrappers.observations import AgentCentredObservation
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.vector import VectorTeacherWrapper
 from lvlm2p_wrappers.wrapper import TeacherWrapper

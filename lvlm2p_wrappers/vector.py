@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 
+from lvlm2p_wrappers.advice_panel import draw_sample
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.samples import draw_sample
-from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions, Ticket
+from lvlm2p_wrappers.teacher import OnError, PendingAdvice, Teacher, TeacherOptions
 from lvlm2p_wrappers.views import vector_viewer
 from lvlm2p_wrappers.wrapper import INFO_KEY, refuse_taken_key, require_known
 
@@ -85,13 +85,13 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._defer, self._ask_all, self._max_pending, self._on_error = defer, ask == "all", max_pending, on_error
         self._viewer = vector_viewer(env)
         self.teacher = Teacher.shared(model, options)
-        self._actions = self._viewer.about.actions
-        history = self.teacher.prepare(self._viewer.about)
+        self._actions = self._viewer.env_info.actions
+        history = self.teacher.prepare(self._viewer.env_info)
         self._histories: list[deque[str]] = [deque(maxlen=history) for _ in range(self.num_envs)]
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
-        self._current: list[Ticket | None] = [None] * self.num_envs
-        self._rows: list[list[Ticket | None]] = []
-        self._dropped: list[Ticket] = []
+        self._current: list[PendingAdvice | None] = [None] * self.num_envs
+        self._rows: list[list[PendingAdvice | None]] = []
+        self._dropped: list[PendingAdvice] = []
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environments and ask about their first observations; rows not yet gathered are dropped.
@@ -234,7 +234,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             self._current[i] = self.teacher.ask(seen, tuple(self._histories[i]))
         self.teacher.wait_below(self._max_pending)
 
-    def _settled(self, tickets: list[Ticket | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _settled(self, tickets: list[PendingAdvice | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The advice of some tickets as zero-filled rows, and their mask."""
         probs = np.zeros((len(tickets), len(self._actions)), dtype=np.float32)
         mask = np.zeros(len(tickets), dtype=np.bool_)

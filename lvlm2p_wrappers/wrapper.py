@@ -63,7 +63,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         self._on_error = on_error
         self.teacher = Teacher.shared(model, options)
         # The last actions' names; of length 0 unless the prompt set asks for a history.
-        self._history: deque[str] = deque(maxlen=self.teacher.prepare(self._viewer.about))
+        self._history: deque[str] = deque(maxlen=self.teacher.prepare(self._viewer.env_info))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -84,7 +84,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
             TeacherError: if no advice came, unless ``on_error="skip"``.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._history.append(self._viewer.about.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
+        self._history.append(self._viewer.env_info.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
         if terminated or truncated:
             refuse_taken_key(info)
         else:

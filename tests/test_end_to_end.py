@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import llama_server
 import pytest
 
 from lvlm2p_wrappers.store import Store, calls
+from tests.client import llama_server
 from tests.provider import FAULTS, random_faults
 
 pytestmark = pytest.mark.slow

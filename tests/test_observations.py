@@ -42,12 +42,12 @@ def shown(planes, row, column):
     return {name for name, plane in zip(CELL, planes[: len(CELL)], strict=True) if plane[row, column]}
 
 
-def said(planes, about):
+def said(planes, env_info):
     """The names of the constant planes that are set, without the part that tells what they are about."""
     return {
-        name.removeprefix(about).strip()
+        name.removeprefix(env_info).strip()
         for name, plane in zip(PLANES, planes, strict=True)
-        if name.startswith(about) and plane.all()
+        if name.startswith(env_info) and plane.all()
     }
 
 

@@ -14,20 +14,21 @@ PACKAGE = "lvlm2p_wrappers"
 # What each module may import of the package. Arrows go down only.
 MAY_IMPORT = {
     "errors": set(),
+    "picture": set(),
+    "records": {"picture"},
     "observations": {"errors"},
-    "pictures": set(),
-    "views": {"errors", "pictures"},
-    "samples": set(),
-    "replies": {"errors"},
-    "store": {"errors"},
-    "planner": {"errors"},
-    "prompts": {"errors", "pictures", "replies", "views"},
-    "client": {"errors", "planner", "prompts", "replies", "store"},
-    "teacher": {"client", "errors", "pictures", "prompts", "replies", "store", "views"},
+    "views": {"errors", "picture"},
+    "advice_panel": set(),
+    "schemas": {"errors"},
+    "store": {"errors", "picture", "records"},
+    "embedded_teacher": {"errors"},
+    "prompts": {"errors", "picture", "records", "schemas", "views"},
+    "client": {"embedded_teacher", "errors", "prompts", "records", "schemas", "store"},
+    "teacher": {"client", "errors", "picture", "prompts", "records", "schemas", "store", "views"},
     "wrapper": {"errors", "teacher", "views"},
-    "vector": {"errors", "samples", "teacher", "views", "wrapper"},
-    "evaluation": {"errors", "pictures", "planner", "replies", "teacher", "views"},
-    "report": {"errors", "replies", "store", "views"},
+    "vector": {"advice_panel", "errors", "teacher", "views", "wrapper"},
+    "evaluation": {"embedded_teacher", "errors", "picture", "records", "schemas", "teacher", "views"},
+    "report": {"errors", "picture", "records", "schemas", "store", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
@@ -58,16 +59,16 @@ def test_a_module_imports_only_what_lies_below_it(name):
         assert below - {name} <= MAY_IMPORT[name], path
 
 
-def test_only_client_and_planner_know_litellm_and_nothing_knows_torch():
+def test_only_client_and_embedded_teacher_know_litellm_and_nothing_knows_torch():
     for name, path in modules():
         known = {dotted.split(".")[0] for dotted in imported(path)}
         assert "torch" not in known, path
-        assert "litellm" not in known or name in {"client", "planner"}, path
+        assert "litellm" not in known or name in {"client", "embedded_teacher"}, path
 
 
-def test_the_planner_never_makes_or_imports_an_env():
+def test_the_embedded_teacher_never_makes_or_imports_an_env():
     for name, path in modules():
-        if name == "planner":
+        if name == "embedded_teacher":
             assert not {
                 d for d in imported(path) if d.split(".")[0] == "gymnasium" or "minigrid_env" in d or ".envs" in d
             }, path

@@ -12,12 +12,12 @@ from typing import Any
 
 from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_store, not_negative
 from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
-from lvlm2p_wrappers.cli.scene import add_scene, look, moment_of, picture_in_words, picture_of, save, say_facts
+from lvlm2p_wrappers.cli.snapshot import add_scene, look, moment_of, picture_in_words, picture_of, save, say_facts
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.replies import Advice
-from lvlm2p_wrappers.store import Turn
+from lvlm2p_wrappers.records import Exchange, Message
+from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.teacher.conversation import Exchange, conversation
+from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.views import View
 
 _MORE = """\
@@ -57,7 +57,7 @@ class Asked:
         """The advice by the actions' names."""
         if self.advice is None:
             return None
-        actions = self.teacher.prompts(self.view.about).actions(self.view.about)
+        actions = self.teacher.prompts(self.view.env_info).actions(self.view.env_info)
         return {action.name: float(p) for action, p in zip(actions, self.advice.probs, strict=True)}
 
     def from_store(self, exchange: Exchange) -> bool:
@@ -121,9 +121,9 @@ def ask(teacher: Teacher, view: View) -> Asked:
     return Asked(teacher, view, started, advice, problem, conversation(teacher, view))
 
 
-def _turns(exchange: Exchange) -> list[Turn]:
+def _turns(exchange: Exchange) -> list[Message]:
     """The messages, and the reply as one more."""
-    reply = [] if exchange.reply is None else [Turn("reply", exchange.reply)]
+    reply = [] if exchange.reply is None else [Message("reply", exchange.reply)]
     return [*exchange.messages, *reply]
 
 
@@ -131,7 +131,7 @@ def _as_json(args: argparse.Namespace, asked: Asked) -> dict[str, Any]:
     advice, problem, counters = asked.advice, asked.problem, asked.teacher.counters
     kind = getattr(problem, "kind", type(problem).__name__.removesuffix("Error").lower())
     return {
-        "env_id": asked.view.about.env_id,
+        "env_id": asked.view.env_info.env_id,
         "seed": args.seed,
         "steps": args.steps,
         "model": advice.model if advice else args.model,
@@ -148,7 +148,9 @@ def _as_json(args: argparse.Namespace, asked: Asked) -> dict[str, Any]:
 
 
 def _exchange_as_json(exchange: Exchange, asked: Asked) -> dict[str, Any]:
-    messages = [{"role": turn.role, "text": turn.text, "picture": turn.png is not None} for turn in exchange.messages]
+    messages = [
+        {"role": turn.role, "text": turn.text, "picture": turn.picture is not None} for turn in exchange.messages
+    ]
     answer = exchange.answer and json.loads(exchange.answer)
     return {**vars(exchange), "messages": messages, "answer": answer, "from_store": asked.from_store(exchange)}
 
@@ -158,7 +160,7 @@ def _print(args: argparse.Namespace, asked: Asked) -> None:
     say(f"{moment_of(args)}: {args.model}", style="bold")
     rows = [("picture", picture_in_words(view, args.save))]
     rows += [("mission", view.mission)] if view.mission else []
-    rows += [("carrying", view.carrying)] if view.about.family == "minigrid" else []
+    rows += [("carrying", view.carrying)] if view.env_info.family == "minigrid" else []
     say_facts(rows)
     for number, exchange in enumerate(asked.exchanges, start=1):
         say("")
@@ -189,10 +191,12 @@ def _how(exchange: Exchange, *, from_store: bool) -> str:
 def _print_exchange(exchange: Exchange, *, verbose: bool) -> None:
     if verbose:
         for turn in exchange.messages:
-            say(f"{turn.role}{', with a picture' if turn.png else ''}:", style="bold")
+            say(f"{turn.role}{', with a picture' if turn.picture else ''}:", style="bold")
             say(textwrap.indent(turn.text, "  "))
     else:
-        sent = [f"{m.role} {len(m.text):,} characters{' and a picture' if m.png else ''}" for m in exchange.messages]
+        sent = [
+            f"{m.role} {len(m.text):,} characters{' and a picture' if m.picture else ''}" for m in exchange.messages
+        ]
         say(f"{'sent' if exchange.outcome else 'to be sent'}: {', '.join(sent)} (--verbose shows them)")
     if exchange.reply is not None:
         say("reply, as it came:")

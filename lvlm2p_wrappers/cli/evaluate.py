@@ -17,12 +17,12 @@ from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_s
 from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.estimate.discovery import distinct_views, roll_out
 from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
-from lvlm2p_wrappers.client import models
+from lvlm2p_wrappers.client import pricing
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, Record, card
 from lvlm2p_wrappers.evaluation.run import Watch, arguments_of, evaluate
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import About, viewer
+from lvlm2p_wrappers.views import EnvInfo, viewer
 
 _ROLLOUT = 4_000  # frames from which the views of a run are extrapolated, as in `lvlm2p estimate`
 _ENVS = 8
@@ -95,7 +95,7 @@ def teacher_of(model: str, prompts: str | None, args: argparse.Namespace) -> Tea
     Raises:
         UsageError: if the model string or a value cannot work.
     """
-    models.recognise(model)
+    pricing.recognise(model)
     return Teacher(
         model,
         prompts=prompts,
@@ -107,7 +107,7 @@ def teacher_of(model: str, prompts: str | None, args: argparse.Namespace) -> Tea
     )
 
 
-def look_at(env_id: str) -> About:
+def look_at(env_id: str) -> EnvInfo:
     """What is known of an environment, which can be made and reset.
 
     Raises:
@@ -115,13 +115,13 @@ def look_at(env_id: str) -> About:
     """
     with in_silence():
         env = make(env_id)
-        about = viewer(env).about
+        env_info = viewer(env).env_info
         try:
             env.reset(seed=0)
         except OSError as error:  # its files are missing, say
             raise UsageError(f"{env_id} cannot be reset: {error}") from None
         env.close()
-    return about
+    return env_info
 
 
 def run(args: argparse.Namespace) -> None:
@@ -131,11 +131,11 @@ def run(args: argparse.Namespace) -> None:
         TeacherError: if something is missing at the end; what is there has been printed and kept.
     """
     teacher = teacher_of(args.model, args.prompts, args)
-    about = look_at(args.env_id)
+    env_info = look_at(args.env_id)
     arguments = arguments_of(
-        teacher, about, prompts=args.prompts, seed=args.seed, states=args.states, episodes=args.episodes
+        teacher, env_info, prompts=args.prompts, seed=args.seed, states=args.states, episodes=args.episodes
     )
-    record = Record(args.out or default_folder(about.env_id, args.model, args.prompts), arguments)
+    record = Record(args.out or default_folder(env_info.env_id, args.model, args.prompts), arguments)
     missing: TeacherError | KeyboardInterrupt | None = None
     with in_silence(), progress() as watch:
         try:
@@ -185,7 +185,7 @@ def _run_views(env_id: str, teacher: Teacher, record: Record) -> float | None:
     if not each:
         return None if each is None else 0.0
     envs: list[gym.Env[Any, Any]] = [make(env_id) for _ in range(_ENVS)]
-    history = teacher.prepare(viewer(envs[0]).about)
+    history = teacher.prepare(viewer(envs[0]).env_info)
     rollout = roll_out(envs, range(_ROLLOUT), seed=record.arguments.seed, history=history, is_stored=None)
     for env in envs:
         env.close()

@@ -13,12 +13,13 @@ from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_s
 from lvlm2p_wrappers.cli.estimate.discovery import Range
 from lvlm2p_wrappers.cli.estimate.tokens import CallTokens, tokens_of
 from lvlm2p_wrappers.cli.printing import say, say_json
-from lvlm2p_wrappers.cli.scene import add_scene, look, moment_of, picture_in_words, picture_of, save, say_facts
-from lvlm2p_wrappers.client import models
-from lvlm2p_wrappers.prompts import Message, Question, Schema
-from lvlm2p_wrappers.store import Turn, locate
+from lvlm2p_wrappers.cli.snapshot import add_scene, look, moment_of, picture_in_words, picture_of, save, say_facts
+from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.prompts import Question, Schema
+from lvlm2p_wrappers.records import Message, Stage
+from lvlm2p_wrappers.store import locate
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.teacher.conversation import conversation
+from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.views import View
 
 DEFAULT_MODEL = "gemini/gemini-2.5-flash-lite"
@@ -51,11 +52,6 @@ class Shown:
     answer: str | None
     stands_in: bool
 
-    @property
-    def turns(self) -> list[Turn]:
-        """The messages, pictures as PNG."""
-        return [Turn(m.role, m.text, m.picture.png if m.picture else None) for m in self.question.messages]
-
 
 def add_parser(commands: Commands) -> None:
     """Add ``preview`` to the command line."""
@@ -79,18 +75,22 @@ def run(args: argparse.Namespace) -> None:
     """
     model = args.model or DEFAULT_MODEL
     if args.model:
-        models.recognise(model)
+        pricing.recognise(model)
     file = locate(args.store)
     known = file is not None and file.exists()  # looking must not make one
     teacher = Teacher(model, prompts=args.prompts, store=file if known else None)
     view = look(args, teacher)
     stages = preview(teacher, view)
-    files = save(args.save, view, [(shown.question.stage, shown.turns) for shown in stages]) if args.save else []
+    files = (
+        save(args.save, view, [(shown.question.stage, shown.question.messages) for shown in stages])
+        if args.save
+        else []
+    )
     if args.json:
-        prompts = teacher.prompts(view.about)
+        prompts = teacher.prompts(view.env_info)
         say_json(
             {
-                "env_id": view.about.env_id,
+                "env_id": view.env_info.env_id,
                 "seed": args.seed,
                 "steps": args.steps,
                 "model": model,
@@ -111,7 +111,7 @@ def preview(teacher: Teacher, view: View) -> list[Shown]:
     Raises:
         PromptError: if the prompt set is missing or broken.
     """
-    prompts = teacher.prompts(view.about)
+    prompts = teacher.prompts(view.env_info)
     told = {exchange.stage: exchange.answer for exchange in conversation(teacher, view)}
     if prompts.options.stages == 1:
         return [_shown(teacher, prompts.action(view, ""), told, stands_in=False)]
@@ -140,7 +140,7 @@ def placeholder(schema: Mapping[str, Any]) -> Any:
     return f"<{kind if isinstance(kind, str) else '|'.join(kind)}>"
 
 
-def _shown(teacher: Teacher, question: Question, told: Mapping[str, str | None], *, stands_in: bool) -> Shown:
+def _shown(teacher: Teacher, question: Question, told: Mapping[Stage, str | None], *, stands_in: bool) -> Shown:
     # What a message takes is counted without the schema of the reply, which belongs to none of them.
     alone = [question._replace(messages=(message,), schema=Schema({})) for message in question.messages]
     return Shown(
@@ -170,7 +170,7 @@ def _as_json(shown: Shown) -> dict[str, Any]:
 
 
 def _print(args: argparse.Namespace, view: View, teacher: Teacher, stages: list[Shown]) -> None:
-    prompts = teacher.prompts(view.about)
+    prompts = teacher.prompts(view.env_info)
     by_default = "" if args.model else " (the default; --model names another)"
     say(f"{moment_of(args)}: what would be sent; nobody is asked", style="bold")
     rows = [

@@ -19,8 +19,8 @@ from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_store, at_least_one, not_negative
 from lvlm2p_wrappers.cli.printing import moment, money, say, say_json, say_table, size
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.store import LoggedCall, Store, locate
-from lvlm2p_wrappers.store.records import Outcome
+from lvlm2p_wrappers.records import LoggedCall, Message, Outcome
+from lvlm2p_wrappers.store import Store, locate
 
 _OUTCOMES = get_args(Outcome)
 
@@ -169,11 +169,11 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _save_picture(entry: LoggedCall, file: Path) -> None:
-    picture = next((turn.png for turn in entry.call.messages if turn.png is not None), None)
+    picture = next((turn.picture for turn in entry.call.messages if turn.picture is not None), None)
     if picture is None:
         raise UsageError(f"call {entry.id} was logged without a picture")
     with _using(file):
-        file.write_bytes(picture)
+        file.write_bytes(picture.png)
 
 
 def _print_call(entry: LoggedCall) -> None:
@@ -198,8 +198,8 @@ def _print_call(entry: LoggedCall) -> None:
     for turn in call.messages:
         say(f"\n--- {turn.role} ---", style="bold")
         say(turn.text)
-        if turn.png is not None:
-            say(f"[picture, {size(len(turn.png))}: --picture FILE saves it]", style="dim")
+        if turn.picture is not None:
+            say(f"[picture, {size(len(turn.picture.png))}: --picture FILE saves it]", style="dim")
     say("\n--- reply ---", style="bold")
     say(call.reply if call.reply is not None else "(none)")
     if call.problem:
@@ -322,13 +322,13 @@ def _tally(counts: dict[str, int]) -> str:
 def _as_json(entry: LoggedCall, *, whole: bool) -> dict[str, Any]:
     call = vars(entry.call) | {"id": entry.id, "at": entry.at}
     if not whole:
-        return {name: value for name, value in call.items() if name not in ("messages", "schema", "reply")}
+        return {name: value for name, value in call.items() if name not in ("messages", "schema_text", "reply")}
     return call | {"messages": [_turn_as_json(turn) for turn in entry.call.messages]}
 
 
-def _turn_as_json(turn: stores.Turn) -> dict[str, str | None]:
+def _turn_as_json(turn: Message) -> dict[str, str | None]:
     return {
         "role": turn.role,
         "text": turn.text,
-        "png": None if turn.png is None else base64.b64encode(turn.png).decode(),
+        "png": None if turn.picture is None else base64.b64encode(turn.picture.png).decode(),
     }

@@ -4,10 +4,10 @@
 teacher, ``record`` keeps what it said, ``scores`` is the card, and ``compare`` sets several teachers side by side.
 """
 
-from lvlm2p_wrappers.evaluation.labels import UnfinishedError, label_states
-from lvlm2p_wrappers.evaluation.play import Job, play
-from lvlm2p_wrappers.evaluation.record import Arguments, Episode, Label, Record
-from lvlm2p_wrappers.evaluation.scores import RUN_FRAMES, card
+from lvlm2p_wrappers.evaluation.folder import Arguments, Episode, Label, Record
+from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
+from lvlm2p_wrappers.evaluation.metrics import RUN_FRAMES, card
+from lvlm2p_wrappers.evaluation.rollout import Job, play
 from lvlm2p_wrappers.evaluation.states import State, collect_states
 
 __all__ = [

@@ -8,13 +8,13 @@ from typing import Any, Protocol, get_args
 import gymnasium as gym
 
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.evaluation.labels import UnfinishedError, label_states
-from lvlm2p_wrappers.evaluation.play import Job, play
-from lvlm2p_wrappers.evaluation.record import Arguments, Episode, Label, Record, Way
-from lvlm2p_wrappers.evaluation.scores import card
+from lvlm2p_wrappers.evaluation.folder import Arguments, Episode, Label, Record, Way
+from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
+from lvlm2p_wrappers.evaluation.metrics import card
+from lvlm2p_wrappers.evaluation.rollout import Job, play
 from lvlm2p_wrappers.evaluation.states import State, collect_states
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import About
+from lvlm2p_wrappers.views import EnvInfo
 
 _SEEDS = 1_000_000  # between the seeds of two evaluations
 
@@ -26,21 +26,21 @@ class Watch(Protocol):
         """So many of all labels or episodes are there."""
 
 
-def arguments_of(teacher: Teacher, about: About, *, prompts: str | None, **numbers: int) -> Arguments:
+def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **numbers: int) -> Arguments:
     """What an evaluation of a teacher depends on.
 
     Args:
         teacher: who is evaluated.
-        about: of the environment.
+        env_info: of the environment.
         prompts: the prompt set, as the user named it; None for the bundled one that fits.
         **numbers: ``seed``, ``states`` and ``episodes``.
     """
-    teacher.prepare(about)
+    teacher.prepare(env_info)
     return Arguments(
-        env_id=about.env_id,
+        env_id=env_info.env_id,
         model=teacher.model,
-        prompts=prompts or about.family,
-        fingerprint=teacher.prompts(about).fingerprint,
+        prompts=prompts or env_info.family,
+        fingerprint=teacher.prompts(env_info).fingerprint,
         **numbers,
     )
 

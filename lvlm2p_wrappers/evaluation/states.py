@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from lvlm2p_wrappers.evaluation.truth import Truth, best_actions, has_truth, truth_of
+from lvlm2p_wrappers.evaluation.ground_truth import Truth, best_actions, has_truth, truth_of
 from lvlm2p_wrappers.views import View, Viewer, viewer
 
 Source = Literal["random", "student", "expert"]
@@ -64,7 +64,7 @@ def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[Sta
         seed: of the episodes and of the policies.
     """
     look = viewer(env)
-    rng = np.random.default_rng([seed, zlib.crc32(look.about.env_id.encode())])
+    rng = np.random.default_rng([seed, zlib.crc32(look.env_info.env_id.encode())])
     found = _Collection([], set(), rng)
     taken: dict[Source, int] = dict.fromkeys(("random", "student", "expert") if has_truth(env) else ("random",), 0)
     fruitless: Counter[Source] = Counter()
@@ -81,7 +81,7 @@ def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[Sta
 
 def _play(env: gym.Env[Any, Any], look: Viewer, source: Source, most: int, found: _Collection) -> int:
     """One episode, or its beginning; how many of its states were taken."""
-    actions = look.about.actions
+    actions = look.env_info.actions
     start = int(env.action_space.start)  # type: ignore[attr-defined]
     seed = int(found.rng.integers(2**31))
     env.reset(seed=seed)

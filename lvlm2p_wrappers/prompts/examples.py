@@ -14,9 +14,9 @@ import gymnasium as gym
 from pydantic import Field, ValidationError
 
 from lvlm2p_wrappers.errors import PromptError, UsageError
-from lvlm2p_wrappers.prompts.folders import find, read_toml
+from lvlm2p_wrappers.prompts.loader import find, read_toml
 from lvlm2p_wrappers.prompts.options import Table
-from lvlm2p_wrappers.views import About, View, viewer
+from lvlm2p_wrappers.views import EnvInfo, View, viewer
 
 
 class Moment(Table):
@@ -63,7 +63,7 @@ class Examples:
         """The examples in words that fit an environment."""
         return [row for row in self.in_words if fnmatch.fnmatchcase(env_id, row.get("env", "*"))]
 
-    def shown(self, env_id: str, most: int, history: int, names: Callable[[About], Sequence[str]]) -> list[Worked]:
+    def shown(self, env_id: str, most: int, history: int, names: Callable[[EnvInfo], Sequence[str]]) -> list[Worked]:
         """The first pictured examples that fit an environment, drawn.
 
         Args:
@@ -107,15 +107,15 @@ def read_examples(folders: Sequence[Path]) -> Examples:
     return Examples(path, tuple(in_words), tuple(pictured))
 
 
-def _seen(moment: Moment, history: int, names: Callable[[About], Sequence[str]], where: str) -> View:
+def _seen(moment: Moment, history: int, names: Callable[[EnvInfo], Sequence[str]], where: str) -> View:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # BabyAI tells of every layout that it rejects
             env = gym.make(moment.env_id, render_mode="rgb_array", disable_env_checker=True)
             env.reset(seed=moment.seed)
             look = viewer(env)
-            played = _numbers_of(moment, names(look.about))
+            played = _numbers_of(moment, names(look.env_info))
             _play(env, played)
-            view = look.view(tuple(look.about.actions[i] for i in played)[max(0, len(played) - history) :])
+            view = look.view(tuple(look.env_info.actions[i] for i in played)[max(0, len(played) - history) :])
             env.close()
     except (gym.error.Error, ImportError, TypeError, ValueError, UsageError) as error:
         raise PromptError(f"{where}: its picture cannot be drawn: {error}") from None

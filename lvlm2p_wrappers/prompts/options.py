@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lvlm2p_wrappers.errors import PromptError
-from lvlm2p_wrappers.prompts.folders import find, read_toml
+from lvlm2p_wrappers.prompts.loader import find, read_toml
 
 
 class Table(BaseModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lvlm2p_wrappers.report.folder import read_episodes, read_evaluation, read_labels, read_picture
-from lvlm2p_wrappers.report.logbook import read_calls
-from lvlm2p_wrappers.report.page import Report
+from lvlm2p_wrappers.report.from_store import read_calls
+from lvlm2p_wrappers.report.html import Report
 from lvlm2p_wrappers.store import Store
 
 

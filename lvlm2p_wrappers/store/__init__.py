@@ -1,26 +1,20 @@
 """Every validated answer and every call, in one SQL store.
 
-``records`` says what is kept and ``schema`` how; ``store`` is what a teacher asks; ``archive`` reads and prunes what it
-holds, and ``exchange`` publishes it.
+``tables`` says how they are kept; ``store`` is what a teacher asks; ``queries`` reads and prunes what it
+holds, and ``jsonl`` publishes it.
 """
 
-from lvlm2p_wrappers.store.archive import ModelUse, Pruned, Stats, answers, calls, prune, stats
-from lvlm2p_wrappers.store.exchange import Loaded, export, load
-from lvlm2p_wrappers.store.records import Answer, Call, LoggedCall, StoredAnswer, Turn
+from lvlm2p_wrappers.store.jsonl import Loaded, export, load
+from lvlm2p_wrappers.store.queries import ModelUse, Pruned, Stats, answers, calls, prune, stats
 from lvlm2p_wrappers.store.store import DEFAULT, Store, locate
 
 __all__ = [
     "DEFAULT",
-    "Answer",
-    "Call",
     "Loaded",
-    "LoggedCall",
     "ModelUse",
     "Pruned",
     "Stats",
     "Store",
-    "StoredAnswer",
-    "Turn",
     "answers",
     "calls",
     "export",

@@ -21,9 +21,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from lvlm2p_wrappers.errors import StoreError, keys_in_environment
-from lvlm2p_wrappers.store import schema
-from lvlm2p_wrappers.store.records import Answer, Call
-from lvlm2p_wrappers.store.schema import Statement
+from lvlm2p_wrappers.records import Answer, Call
+from lvlm2p_wrappers.store import tables
+from lvlm2p_wrappers.store.tables import Statement
 
 DEFAULT = "default"
 
@@ -103,7 +103,7 @@ class Store:
                 _log(connection, call, now, hidden)
             if answer is not None:
                 answer = answer._replace(text=_clean(answer.text, hidden))
-                schema.ADD_ANSWER.on(connection, {"key": call.key, **answer._asdict(), "at": now})
+                tables.ADD_ANSWER.on(connection, {"key": call.key, **answer._asdict(), "at": now})
                 self._drop_claim(connection, call.key)
         return answer
 
@@ -165,14 +165,14 @@ class Store:
             try:
                 yield self._connection or self._connect()
             except DBAPIError as problem:
-                raise schema.explained(problem, self.file) from problem
+                raise tables.explained(problem, self.file) from problem
 
     @property
     def _owner(self) -> str:
         return f"{socket.gethostname()}:{os.getpid()}:{self._token}"  # another one after a fork
 
     def _connect(self) -> Connection:
-        self._connection = schema.open_database(self.file, read_only=self._read_only)
+        self._connection = tables.open_database(self.file, read_only=self._read_only)
         self._identity = _identity(self.file)
         return self._connection
 
@@ -183,7 +183,7 @@ class Store:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
-            schema.close(self._connection)
+            tables.close(self._connection)
             self._connection = None
 
 
@@ -252,14 +252,14 @@ def _clean(value: str, hidden: list[str]) -> str:
 
 
 def _log(connection: Connection, call: Call, now: float, hidden: list[str]) -> None:
-    layout = schema.pack_text(_clean(call.schema, hidden))
+    layout = tables.pack_text(_clean(call.schema_text, hidden))
     parts, messages = [layout], []
     for turn in call.messages:
-        words = schema.pack_text(_clean(turn.text, hidden))
-        picture = None if turn.png is None else schema.pack_png(turn.png)
+        words = tables.pack_text(_clean(turn.text, hidden))
+        picture = None if turn.picture is None else tables.pack_png(turn.picture.png)
         parts += [words] if picture is None else [words, picture]
         messages.append({"role": turn.role, "text": words.digest, "png": picture and picture.digest})
-    schema.ADD_PART.on_many(connection, (part._asdict() for part in parts))
+    tables.ADD_PART.on_many(connection, (part._asdict() for part in parts))
     row = {name: _clean(value, hidden) if isinstance(value, str) else value for name, value in vars(call).items()}
-    del row["messages"]
-    schema.add_call(connection, row | {"uid": uuid.uuid4().hex, "at": now, "schema": layout.digest}, messages)
+    del row["messages"], row["schema_text"]
+    tables.add_call(connection, row | {"uid": uuid.uuid4().hex, "at": now, "schema": layout.digest}, messages)

@@ -12,10 +12,10 @@ from lvlm2p_wrappers import TeacherWrapper
 from lvlm2p_wrappers.cli import main
 from lvlm2p_wrappers.cli.estimate.discovery import Rollout, distinct_views, roll_out
 from lvlm2p_wrappers.cli.estimate.tokens import tokens_of
-from lvlm2p_wrappers.pictures import Picture
+from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.store import Store, calls
-from lvlm2p_wrappers.views import About, View, viewer
+from lvlm2p_wrappers.views import EnvInfo, View, viewer
 
 EMPTY = "MiniGrid-Empty-5x5-v0"  # 8 cells that are not the goal, 4 headings
 EMBEDDED = "embedded/minigrid-planner?error=0.1"
@@ -105,13 +105,13 @@ class TestTokens:
         env = gym.make("MiniGrid-LavaGapS7-v0")
         env.reset(seed=0)
         question = PromptSet(None, "minigrid").analysis(viewer(env).view())
-        blind = question._replace(messages=tuple(message._replace(picture=None) for message in question.messages))
+        blind = question._replace(messages=tuple(replace(message, picture=None) for message in question.messages))
         with_picture, without = (tokens_of(model, [asked]).prompt for asked in (question, blind))
         assert np.subtract(with_picture, without) == pytest.approx((low, high))
 
     @pytest.mark.parametrize(("size", "tokens"), [((384, 384), 258), ((960, 540), 6 * 258)])
     def test_gemini_cuts_a_large_picture_into_tiles(self, size, tokens):
-        view = View(About("Any-v0", "default", ("go",)), Picture(np.zeros((*size[::-1], 3), np.uint8)))
+        view = View(EnvInfo("Any-v0", "default", ("go",)), Picture(np.zeros((*size[::-1], 3), np.uint8)))
         prompts = PromptSet(None, "default")
         small = replace(view, picture=Picture(np.zeros((32, 32, 3), np.uint8)))
         large, single = (tokens_of("gemini/gemini-2.5-flash", [prompts.analysis(v)]).prompt for v in (view, small))

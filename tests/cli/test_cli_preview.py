@@ -40,7 +40,7 @@ def texts(shown):
 
 def test_it_shows_both_conversations_word_for_word_with_their_tokens(preview):
     printed, shown = preview(LAVA), preview(LAVA, "--json")
-    prompts = Teacher("gemini/gemini-2.5-flash-lite", store=None).prompts(view_of(LAVA).about)
+    prompts = Teacher("gemini/gemini-2.5-flash-lite", store=None).prompts(view_of(LAVA).env_info)
     question = prompts.analysis(view_of(LAVA))
     assert texts(shown)[0] == [message.text for message in question.messages]
     for line in question.messages[0].text.splitlines():

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from store_samples import ANSWER, CALL
 
 from lvlm2p_wrappers.cli import main
 from lvlm2p_wrappers.store import Store
 from tests.report.html_tree import parse
+from tests.store.store_samples import ANSWER, CALL
 
 EVALUATION = {"format": 1, "env_id": "FrozenLake-v1", "model": "gemini/gemini-2.5-flash-lite", "complete": True}
 

@@ -4,16 +4,16 @@ import io
 import json
 import sys
 import time
-from dataclasses import replace
 
 import pytest
-from store_samples import ANSWER, CALL, FAILURE, PNG
 
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.cli import main
-from lvlm2p_wrappers.store import Answer, Store
+from lvlm2p_wrappers.records import Answer
+from lvlm2p_wrappers.store import Store
+from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 
-OTHER = replace(CALL, key="other", env_id="FrozenLake-v1", requested_model="openai/gpt-4o-mini")
+OTHER = changed(CALL, key="other", env_id="FrozenLake-v1", requested_model="openai/gpt-4o-mini")
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_show_says_that_there_is_no_such_call(lvlm2p, file, number):
 def test_what_a_model_says_reaches_the_terminal_as_text_only(lvlm2p, file):
     hostile = "\x1b]0;owned\x07\x1b[2J[bold red]:smile:[/] \u202egnp.exe \x9b31m [link=http://x]y[/link]"
     with Store(file) as store:
-        store.record(replace(CALL, reply=hostile, problem=hostile, outcome="bad_reply", answered_model=hostile))
+        store.record(changed(CALL, reply=hostile, problem=hostile, outcome="bad_reply", answered_model=hostile))
     for shown in (lvlm2p("show", 4), lvlm2p("list")):
         assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e"}
         assert "[bold red]:smile:[/] gnp.exe 31m" in shown
@@ -135,7 +135,7 @@ def test_an_import_changes_no_answer_that_is_there(lvlm2p, file, tmp_path):  # n
 
 def test_export_and_import_work_in_a_pipe(lvlm2p, file, tmp_path, monkeypatch):
     with Store(file) as store:
-        store.record(replace(CALL, key="ü", reply="größer 日本語"), Answer('"ü"', "m"))
+        store.record(changed(CALL, key="ü", reply="größer 日本語"), Answer('"ü"', "m"))
     lines = lvlm2p("export", "-")
     assert all(json.loads(line) for line in lines.splitlines())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="ascii"))

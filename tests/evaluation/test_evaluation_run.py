@@ -22,9 +22,9 @@ def make(env_id=LAVA):
 
 
 def record_of(teacher, folder, env_id=LAVA, states=6, episodes=2, seed=0):
-    about = viewer(make(env_id)).about
+    env_info = viewer(make(env_id)).env_info
     numbers = {"seed": seed, "states": states, "episodes": episodes}
-    return Record(folder, arguments_of(teacher, about, prompts=None, **numbers))
+    return Record(folder, arguments_of(teacher, env_info, prompts=None, **numbers))
 
 
 def evaluated(teacher, record, env_id=LAVA, width=4):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lvlm2p_wrappers.evaluation import Episode, Label, card
-from lvlm2p_wrappers.evaluation.compare import differences
+from lvlm2p_wrappers.evaluation.comparison import differences
+from lvlm2p_wrappers.evaluation.folder import Failure, Said, Stage
+from lvlm2p_wrappers.evaluation.ground_truth import Place, Truth
 from lvlm2p_wrappers.evaluation.intervals import mean, share
-from lvlm2p_wrappers.evaluation.record import Failure, Said, Stage
-from lvlm2p_wrappers.evaluation.truth import Place, Truth
 
 ACTIONS = ("left", "right", "forward")
 GOAL, LAVA = Place(what="green goal square", row=3, column=3), Place(what="lava", row=2, column=1)

@@ -9,10 +9,10 @@ import pytest
 from minigrid.core.world_object import Box, Key
 from minigrid.envs import EmptyEnv
 
-from lvlm2p_wrappers.evaluation.truth import Place, best_actions, has_truth, scene_of, truth_of
-from lvlm2p_wrappers.planner.vision import read_picture
+from lvlm2p_wrappers.embedded_teacher.tiles import read_picture
+from lvlm2p_wrappers.evaluation.ground_truth import Place, best_actions, has_truth, scene_of, truth_of
 from lvlm2p_wrappers.views import viewer
-from tests.planner.planner_drawing import picture_of
+from tests.embedded_teacher.drawing import picture_of
 
 FAR = 10**6
 
@@ -24,7 +24,7 @@ def made(env_id, seed=0):
 
 
 def truth(env):
-    return truth_of(env, viewer(env).about.actions)
+    return truth_of(env, viewer(env).env_info.actions)
 
 
 class TestAgainstBruteForce:
@@ -58,7 +58,7 @@ class TestAgainstBruteForce:
 
 def explored(env):
     """Every state that can be reached: by its key, a copy of the environment and what each action leads to."""
-    actions = viewer(env).about.actions
+    actions = viewer(env).env_info.actions
     found, waiting = {}, deque([copy.deepcopy(env.unwrapped)])
     while waiting:
         here = waiting.popleft()
@@ -147,9 +147,9 @@ class TestMissionsOfSeveralParts:
         for _ in range(60):
             if env.unwrapped.instrs.a_done == "success":
                 break
-            before, action = truth(env).targets, best_actions(env, viewer(env).about.actions)[0]
+            before, action = truth(env).targets, best_actions(env, viewer(env).env_info.actions)[0]
             assert before == first
-            env.step(viewer(env).about.actions.index(action))
+            env.step(viewer(env).env_info.actions.index(action))
         assert (truth(env).targets, truth(env).also) == (later, ())
 
     def test_on_your_left_is_meant_from_where_the_episode_began(self):
@@ -177,7 +177,7 @@ def is_ambiguous(env):
 def test_whoever_follows_the_oracle_succeeds(env_id):
     for seed in range(3):
         env = made(env_id, seed)
-        actions = viewer(env).about.actions
+        actions = viewer(env).env_info.actions
         reward = terminated = truncated = False
         while not (terminated or truncated):
             _, reward, terminated, truncated, _ = env.step(actions.index(best_actions(env, actions)[0]))

@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from evaluation_samples import write_folder
+
+from tests.report.evaluation_samples import write_folder
 
 
 @pytest.fixture(scope="session")

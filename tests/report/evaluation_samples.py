@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from lvlm2p_wrappers import BadReplyError, Teacher
-from lvlm2p_wrappers.evaluation.truth import truth_of
+from lvlm2p_wrappers.evaluation.ground_truth import truth_of
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.views import viewer
 
@@ -78,7 +78,7 @@ def _states(env_id, states):
         view = viewer(env).view()
         if view.picture.digest not in seen:
             seen.add(view.picture.digest)
-            yield len(seen) - 1, view, truth_of(env, view.about.actions).model_dump()
+            yield len(seen) - 1, view, truth_of(env, view.env_info.actions).model_dump()
         _, _, terminated, truncated, _ = env.step(int(draw.integers(3)))
         if terminated or truncated:
             seed += 1
@@ -98,7 +98,7 @@ def _label(folder, number, view, truth, model):
     return {
         "id": number, "source": ("random", "student", "expert")[number % 3], "seed": number // 4, "step": number,
         "picture": view.picture.digest, "mission": view.mission, "carrying": view.carrying,
-        "actions": list(view.about.actions), "probs": advice and advice.probs.tolist(),
+        "actions": list(view.env_info.actions), "probs": advice and advice.probs.tolist(),
         "analysis": advice and json.loads(advice.analysis), "model": advice and advice.model,
         "cached": False, "failure": failure, "exchanges": [_exchange(call) for call in held], "truth": truth,
     }  # fmt: skip
@@ -106,7 +106,7 @@ def _label(folder, number, view, truth, model):
 
 def _exchange(call):
     kept = ("stage", "reply", "outcome", "problem", "latency_s", "prompt_tokens", "completion_tokens", "cost_usd")
-    messages = [{"role": turn.role, "text": turn.text, "picture": turn.png is not None} for turn in call.messages]
+    messages = [{"role": turn.role, "text": turn.text, "picture": turn.picture is not None} for turn in call.messages]
     return {name: getattr(call, name) for name in kept} | {"messages": messages, "model": call.answered_model}
 
 

@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from evaluation_samples import HOSTILE, change_label, read_lines, spoil, write_lines
 
 from lvlm2p_wrappers.report import from_evaluation, render
-from tests.browser import NONE, Browser, find_browser
+from tests.report.browser import NONE, Browser, find_browser
+from tests.report.evaluation_samples import HOSTILE, change_label, read_lines, spoil, write_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_browser() is None, reason=NONE)]
 

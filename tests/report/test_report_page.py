@@ -6,12 +6,12 @@ import json
 import re
 
 import pytest
-from evaluation_samples import HOSTILE, change_label, read_lines, spoil
-from html_tree import parse
 
 from lvlm2p_wrappers import UsageError
 from lvlm2p_wrappers.report import from_evaluation, render
 from lvlm2p_wrappers.report.records import Label
+from tests.report.evaluation_samples import HOSTILE, change_label, read_lines, spoil
+from tests.report.html_tree import parse
 
 
 def page_of(folder):

@@ -1,25 +1,28 @@
 """The page on a store: its calls, gathered by what was shown."""
 
 import json
-from dataclasses import replace
 
 import gymnasium as gym
 import pytest
-from html_tree import parse
-from store_samples import ANSWER, CALL, FAILURE, PNG
 
 from lvlm2p_wrappers import BadReplyError, Teacher
+from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.records import Message
 from lvlm2p_wrappers.report import from_store, render
-from lvlm2p_wrappers.store import Store, Turn
+from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer
+from tests.report.html_tree import parse
+from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 
 PICTURES = [PNG, PNG + b"2", PNG + b"3"]
 
 
 def asked(number=0, **values):
     """A call about one of three pictures."""
-    user = Turn("user", "Mission: avoid the lava\nCarrying: nothing\nThe picture shows it.", PICTURES[number])
-    return replace(CALL, key=f"k{number}", messages=(CALL.messages[0], user), schema=SCHEMA, **values)
+    user = Message(
+        "user", "Mission: avoid the lava\nCarrying: nothing\nThe picture shows it.", Picture.from_png(PICTURES[number])
+    )
+    return changed(CALL, key=f"k{number}", messages=(CALL.messages[0], user), schema_text=SCHEMA, **values)
 
 
 SCHEMA = json.dumps({"properties": {"probabilities": {"required": ["left", "right"]}}})
@@ -75,7 +78,7 @@ def test_calls_about_one_picture_are_one_view_and_models_are_held_apart(store):
 
 def test_a_view_without_an_answer_says_what_came_instead(store):
     store.record(asked(0, reply="no", outcome="bad_reply", problem="sum: they sum to 7"))
-    store.record(replace(FAILURE, messages=asked(1).messages))
+    store.record(changed(FAILURE, messages=asked(1).messages))
     store.record(asked(2, stage="analysis", reply='{"summary": "lava"}'))
     unasked, failed, bad = from_store(store).labels
     assert (bad.failure.kind, bad.failure.message, bad.reply_state) == ("sum", "they sum to 7", "bad reply")
@@ -87,10 +90,10 @@ def test_a_view_without_an_answer_says_what_came_instead(store):
 def test_a_second_stage_without_a_picture_is_found_by_the_analysis_that_it_quotes(store):
     analysis = ANSWER._replace(text='{"summary":"lava ahead"}')
     told = "Mission: avoid the lava\nCarrying: nothing\n"
-    blind = tuple(Turn("user", told + f"Analysis: {text}") for text in (analysis.text, '{"summary":"none"}'))
+    blind = tuple(Message("user", told + f"Analysis: {text}") for text in (analysis.text, '{"summary":"none"}'))
     store.record(asked(0, stage="analysis", reply=analysis.text), analysis)
-    store.record(replace(asked(), key="b", reply=REPLY, messages=blind[:1]))
-    store.record(replace(asked(), key="c", reply=REPLY, messages=blind[1:]))
+    store.record(changed(asked(), key="b", reply=REPLY, messages=blind[:1]))
+    store.record(changed(asked(), key="c", reply=REPLY, messages=blind[1:]))
     whole, lone = sorted(from_store(store).labels, key=lambda label: label.picture is None)
     assert [exchange.call for exchange in whole.exchanges] == [1, 2]
     assert whole.probs == (0.25, 0.75)
@@ -108,10 +111,10 @@ def test_the_last_views_of_some_environments_are_chosen(store):
 
 
 def test_the_view_is_the_last_picture_of_a_conversation(store):
-    example = Turn("user", "Mission: an example", PICTURES[2])
+    example = Message("user", "Mission: an example", Picture.from_png(PICTURES[2]))
     for number in (0, 1):
         call = asked(number, reply=REPLY)
-        store.record(replace(call, messages=(call.messages[0], example, call.messages[1])))
+        store.record(changed(call, messages=(call.messages[0], example, call.messages[1])))
     labels = from_store(store).labels
     assert len(labels) == 2
     assert {label.mission for label in labels} == {"avoid the lava"}

@@ -122,7 +122,7 @@ class _Player:
     def act(self) -> None:
         action = self._env.action_space.sample()
         _, _, terminated, truncated, _ = self._env.step(action)
-        self._history.append(self._viewer.about.actions[int(action) - int(self._env.action_space.start)])  # type: ignore[attr-defined]
+        self._history.append(self._viewer.env_info.actions[int(action) - int(self._env.action_space.start)])  # type: ignore[attr-defined]
         if terminated or truncated:
             self._env.reset()
             self._history.clear()

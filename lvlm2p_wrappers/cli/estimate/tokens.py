@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.cli.estimate.discovery import Range
-from lvlm2p_wrappers.prompts import Question, Stage
+from lvlm2p_wrappers.prompts import Question
+from lvlm2p_wrappers.records import Stage
 from lvlm2p_wrappers.store import Store
 
 REPLY_TOKENS = {"analysis": Range(80, 300), "action": Range(80, 250)}

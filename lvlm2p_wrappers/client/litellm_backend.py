@@ -1,0 +1,226 @@
+"""Sends a request to any model through LiteLLM, and the reply that came back."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lvlm2p_wrappers import embedded_teacher
+from lvlm2p_wrappers.client.event_loop import submit
+from lvlm2p_wrappers.client.litellm_loader import LOCAL, load_litellm
+from lvlm2p_wrappers.client.provider_errors import message_of
+from lvlm2p_wrappers.errors import BadReplyError
+from lvlm2p_wrappers.prompts import Question
+from lvlm2p_wrappers.records import Message
+from lvlm2p_wrappers.schemas import MAX_REPLY_CHARS
+
+QUOTED_CHARS = 4000
+"""How much of a bad reply its repair turn quotes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One question to one model.
+
+    Attributes:
+        model: the LiteLLM model string, as the user wrote it.
+        question: the conversation, the form of the reply and how it is checked.
+        sampling: ``temperature``, ``max_tokens`` and the like.
+        key: a digest of all that the answer may depend on: pixels, texts, schema, model and its version, sampling.
+    """
+
+    model: str
+    question: Question
+    sampling: Mapping[str, Any]
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", _key(self.model, self.question, self.sampling))
+
+    def pack(self) -> None:
+        """Take little memory from now on: the question is going to wait for its turn."""
+        for message in self.question.messages:
+            if message.picture is not None:
+                message.picture.pack()
+
+    def repaired(self, reply: str, problem: str, *, longer: bool) -> Request:
+        """The request once more, with a turn that quotes what was wrong with the reply; ``longer`` doubles its room."""
+        question = self.question.prompts.repair(self.question, reply[:QUOTED_CHARS], problem)
+        sampling = dict(self.sampling)
+        if longer and "max_tokens" in sampling:
+            sampling["max_tokens"] *= 2
+        return Request(self.model, question, sampling)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back of a request.
+
+    Attributes:
+        text: the reply; ``""`` if there was none.
+        model: the model that says it answered.
+        finish: why it stopped, in LiteLLM's words.
+        refusal: the provider's words where it refused, else ``""``.
+        prompt_tokens, completion_tokens: as billed, where the provider says.
+        cost_usd: None if the model has no known price.
+        latency_s: seconds.
+        attempt: 1 for the first request, more after retries.
+    """
+
+    text: str
+    model: str
+    finish: str
+    refusal: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    latency_s: float
+    attempt: int = 1
+
+    def usable(self) -> str:
+        """The text, to be read.
+
+        Raises:
+            BadReplyError: if there is none, or the provider says that it is a refusal.
+        """
+        if self.refusal:
+            raise BadReplyError(f"the model refused: {self.refusal}", kind="refusal")
+        if self.finish == "content_filter":
+            raise BadReplyError("the provider's content filter stopped the reply", kind="refusal")
+        if not self.text.strip() and self.finish == "length":
+            raise BadReplyError(
+                "the reply was cut off before it began: max_tokens went into thinking", kind="truncated"
+            )
+        if not self.text.strip():
+            raise BadReplyError("the reply is empty", kind="empty")
+        return self.text
+
+
+async def send(request: Request, *, timeout_s: float, api_base: str | None) -> Reply:
+    """Make one call, without retries.
+
+    Raises:
+        Exception: LiteLLM's, or ``asyncio.TimeoutError``; ``provider_errors.classify`` says what they mean.
+    """
+    litellm = load_litellm()
+    sampling = dict(request.sampling)
+    if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
+        sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
+    started = time.perf_counter()
+    call = functools.partial(
+        litellm.acompletion,
+        model=request.model,
+        messages=[_wire(message) for message in request.question.messages],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": request.question.stage, "strict": True, "schema": request.question.schema.json},
+        },
+        timeout=timeout_s,
+        # Retries are ours: LiteLLM's need a package that it does not install, and OpenAI's client makes two in silence.
+        num_retries=0,
+        max_retries=0,
+        drop_params=True,
+        **_asking_once(request.model, timeout_s),
+        **({"api_base": api_base} if api_base else {}),
+        **sampling,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await call()
+    except litellm.exceptions.ContentPolicyViolationError as error:
+        # Some providers have no word for it in a reply: it is one all the same, and was not free.
+        words = message_of(error)
+        return Reply("", request.model, "content_filter", words, None, None, None, time.perf_counter() - started)
+    return _reply(response, request.model, time.perf_counter() - started)
+
+
+def _asking_once(model: str, timeout_s: float) -> dict[str, Any]:
+    """The argument that keeps LiteLLM from sending a request again by itself, which would be paid for twice.
+
+    If a connection is lost before the first byte of a reply, its own HTTP client does whatever ``num_retries`` says.
+    """
+    if model.split("/", 1)[0] not in {"gemini", "anthropic", "ollama", "ollama_chat", "hosted_vllm"}:
+        return {}
+    return {"client": _client_that_asks_once(timeout_s, os.getpid())}
+
+
+@functools.lru_cache
+def _client_that_asks_once(timeout_s: float, _process: int) -> Any:
+    import httpx
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    class AskingOnce(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM is not typed
+        async def single_connection_post_request(self, url: str, **_: Any) -> Any:
+            raise httpx.ConnectError("the connection was refused or lost", request=httpx.Request("POST", url))
+
+    client = AskingOnce(timeout=timeout_s)
+    atexit.register(lambda: submit(client.close()).result(timeout=5))
+    return client
+
+
+def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:
+    messages = [(m.role, m.text, m.picture.digest if m.picture else None) for m in question.messages]
+    version = embedded_teacher.VERSION if model.split("?")[0] == embedded_teacher.MODEL else ""
+    content = json.dumps([model, version, messages, question.schema.text, dict(sampling)], sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _wire(message: Message) -> dict[str, Any]:
+    if message.picture is None:
+        return {"role": message.role, "content": message.text}
+    url = "data:image/png;base64," + base64.b64encode(message.picture.png).decode("ascii")
+    return {
+        "role": message.role,
+        "content": [{"type": "text", "text": message.text}, {"type": "image_url", "image_url": {"url": url}}],
+    }
+
+
+def _reply(response: Any, model: str, latency_s: float) -> Reply:
+    choice = response.choices[0] if response.choices else None
+    message = getattr(choice, "message", None)
+    native = {**_native(choice), **_native(message)}
+    refusal = native.get("refusal") or ("refusal" if native.get("stop_reason") == "refusal" else "")
+    usage = getattr(response, "usage", None)
+    text = getattr(message, "content", None) or ""
+    return Reply(
+        # Enough to see that it is too long; a lone surrogate could not be stored.
+        text=text[: MAX_REPLY_CHARS + 1].encode("utf-8", "replace").decode("utf-8"),
+        model=_answered(response, model),
+        finish=str(getattr(choice, "finish_reason", "") or ""),
+        refusal=str(refusal or ""),
+        prompt_tokens=getattr(usage, "prompt_tokens", None),
+        completion_tokens=getattr(usage, "completion_tokens", None),
+        cost_usd=_cost(response, model),
+        latency_s=latency_s,
+    )
+
+
+def _native(part: Any) -> dict[str, Any]:
+    """What the provider said beyond the common format."""
+    return getattr(part, "provider_specific_fields", None) or {}
+
+
+def _cost(response: Any, model: str) -> float | None:
+    """LiteLLM's cost of a call; None where it has no price, which it reports as 0 for names that it only recognises."""
+    cost = getattr(response, "_hidden_params", {}).get("response_cost")
+    known = load_litellm().model_cost
+    free = model.startswith(LOCAL) or model in known or model.split("/", 1)[-1] in known
+    return float(cost) if cost or (cost == 0 and free) else None
+
+
+def _answered(response: Any, model: str) -> str:
+    """The provider's word for the model that answered, with the provider in front as in the model string."""
+    name = str(getattr(response, "model", "") or "")
+    provider = model.split("/", 1)[0]
+    if not name:
+        return model
+    return name if "/" not in model or name.startswith(provider + "/") else f"{provider}/{name}"

@@ -1,0 +1,156 @@
+"""What an exception of LiteLLM's means: what the provider said, whose fault it is, whether to try again, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError, without_keys
+
+RETRIED = frozenset({200, 408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Statuses that may pass; a 200 among the faults is an answer that could not be read."""
+
+USERS = frozenset({400, 401, 403, 404})
+"""Statuses that the same request would get again and again, until the user mends something."""
+
+TURNED_AWAY = frozenset({400, 401, 403, 404, 409, 413, 422, 425, 429, 503, 529})
+"""Statuses of a request that no model has seen, so that nothing was billed for it; after any other it may have been."""
+
+_MISSING_KEY = re.compile(r"missing.{0,30}(api.?key|credentials)", re.IGNORECASE)
+_RETRY_DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
+_MOST_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failed call, classified.
+
+    Attributes:
+        error: what to raise if it is not tried again.
+        retry: whether the same request may succeed later.
+        status: the HTTP status, where there was one.
+        wait_s: how long the provider asked to wait, where it did.
+    """
+
+    error: TeacherError
+    retry: bool
+    status: int | None
+    wait_s: float | None = None
+
+    @property
+    def too_many(self) -> bool:
+        """Whether the provider asked for fewer requests."""
+        return self.status in {429, 529}
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether it is certain that nothing was billed."""
+        return self.status in TURNED_AWAY
+
+
+def classify(error: Exception, model: str, timeout_s: float) -> Fault:
+    """Say what went wrong, in one short message that names the model and the way out, and never a key."""
+    status, words = status_of(error), message_of(error)
+    if status is None and (isinstance(error, asyncio.TimeoutError) or type(error).__name__ == "Timeout"):
+        return Fault(TransportError(f"{model}: no answer within {timeout_s:g} s"), retry=True, status=None)
+    if _MISSING_KEY.search(str(error)):
+        return Fault(pricing.missing_key(model), retry=False, status=status)
+    if status in USERS:
+        return Fault(_users_mistake(status, model, words), retry=False, status=status)
+    what = {None: "no usable answer came", 200: "the answer could not be read"}.get(status, f"HTTP {status}")
+    transport = TransportError(f"{model}: {what}: {words or type(error).__name__}", status=status)
+    return Fault(transport, status is None or status in RETRIED, status, _asked_wait(error))
+
+
+def _users_mistake(status: int | None, model: str, words: str) -> ModelError:
+    if status == 404:
+        return pricing.gone(model, words)
+    if status == 401:
+        return ModelError(f"{model}: the provider refused the key in {pricing.key_names(model)}. It said: {words}")
+    if status == 403:
+        return ModelError(f"{model}: the provider does not allow this; check what the key may use. It said: {words}")
+    return ModelError(f"{model}: the provider cannot work with the request (HTTP 400). It said: {words}")
+
+
+def _asked_wait(error: Exception) -> float | None:
+    """Seconds from a Retry-After header, or from the RetryInfo that Gemini puts into the body."""
+    headers = headers_of(error)
+    asked = headers.get("retry-after") or headers.get("Retry-After")
+    if asked is None and (found := _RETRY_DELAY.search(str(error))):
+        asked = found.group(1)
+    try:
+        seconds = float(asked or "nan")
+    except ValueError:  # an HTTP date, which none of the providers sends
+        return None
+    return min(seconds, _MOST_SECONDS) if seconds >= 0 else None
+
+
+# --- what the provider said, which LiteLLM buries, renaming some of its statuses ---
+
+MOST_CHARS = 300
+"""How much of a provider's message is quoted."""
+
+_ANTHROPICS = {"request_too_large": 413, "overloaded_error": 529}  # which LiteLLM makes 400 and 500 of
+
+# "litellm.RateLimitError: RateLimitError: OpenAIException - Slow down.", and the like; then advice for programmers.
+_PREFIX = re.compile(r"^((litellm\.)?(\w+ ?Error|\w+Exception( \w+Error)?|Timeout)(: | - ))+")
+_SUFFIX = re.compile(r"\.? (Handle with `litellm|File an issue if litellm).*$")
+
+
+def headers_of(error: Exception) -> Mapping[str, str]:
+    """The headers of the HTTP response that an exception is about; empty where there was none."""
+    return getattr(error, "litellm_response_headers", None) or {}
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status that the provider sent; None where nothing, or no whole answer, came back.
+
+    LiteLLM reports a lost connection as 500, its own waiting as 408, and an answer that it cannot read (status 200) as
+    200, 422 or 500.
+    """
+    given = str(getattr(error, "status_code", ""))
+    code = int(given) if given.isdigit() else None
+    said = _complaint(error)
+    if said:
+        own = said.get("code")
+        return _ANTHROPICS.get(str(said.get("type")), own if isinstance(own, int) and 400 <= own < 600 else code)
+    if not headers_of(error):
+        return None if code in {200, 408, 500} else code
+    unreadable = code == 200 or type(error).__name__ == "APIConnectionError" or "valid response block" in str(error)
+    return 200 if unreadable else code
+
+
+def message_of(error: Exception) -> str:
+    """What the provider said, or what happened to the connection: one short line without keys."""
+    text = str(_complaint(error).get("message") or "") or _SUFFIX.sub("", _PREFIX.sub("", _plain(error)))
+    return short(text)
+
+
+def short(text: str) -> str:
+    """The beginning of a text, on one line and without keys."""
+    text = re.sub(r"\s+", " ", without_keys(text)[:10_000]).strip()  # it may be megabytes
+    return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " ..."
+
+
+def _plain(error: Exception) -> str:
+    """Some of LiteLLM's messages end with a whole traceback."""
+    return re.sub(r"\s+", " ", str(error).split("Traceback (most recent call last)")[0]).strip()
+
+
+def _complaint(error: Exception) -> dict[str, Any]:
+    """The error object in a provider's answer, empty if there is none: all call it "error"; Ollama's is mere text."""
+    text = str(error)
+    start = text.find("{")
+    if start < 0:
+        return {}
+    try:
+        body, _ = json.JSONDecoder(strict=False).raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return {}
+    said = body.get("error")
+    return {"message": said} if isinstance(said, str) else said if isinstance(said, dict) else {}

@@ -1,0 +1,243 @@
+"""One HTML file that needs nothing else: a teacher's card, and every view with its whole conversation.
+
+What a model said is text here and never anything else. Jinja escapes every value, no value becomes an address, a style
+or a script, and the page's own policy lets a browser run the one script and use the one style that are part of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from lvlm2p_wrappers.report.annotations import Mark, analysis_verdict, findings, heading, marks, reasoning
+from lvlm2p_wrappers.report.records import Episode, Evaluation, Label
+
+SHARED_CHARS = 300
+"""A message of this length that occurs more than twice is written once."""
+
+# What a browser would obey or hide: control characters but for tab and newline, lone surrogates, and the signs that
+# turn text around or part lines.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ufeff]"
+)
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What goes onto the page.
+
+    Attributes:
+        title: what it is about.
+        labels: the views.
+        png_of: gives a picture as a PNG file's bytes by the digest that labels name; None where it is missing.
+        evaluation: what was evaluated; None for a report on a store.
+        episodes: what was played.
+    """
+
+    title: str
+    labels: Sequence[Label]
+    png_of: Callable[[str], bytes | None]
+    evaluation: Evaluation | None = None
+    episodes: Sequence[Episode] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page: its number there, its size in pixels, and its PNG in base64."""
+
+    number: int
+    width: int
+    height: int
+    base64: str
+
+
+@dataclass(frozen=True)
+class Facet:
+    """Something to filter by; ``values`` maps each value that occurs to how many views have it."""
+
+    name: str
+    title: str
+    values: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SharedText:
+    """A text that ``uses`` messages have in common, written once; ``number`` is its place on the page."""
+
+    number: int
+    uses: int
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    style, script = (Markup((_TEMPLATES / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js"))
+    pictures = _pictures(report)
+    template = _environment().get_template("page.html.jinja")
+    return template.render(
+        report=report,
+        pictures=pictures,
+        drawn=[_marks(label, pictures) for label in report.labels],
+        shared=_shared_texts(report.labels),
+        facets=facets(report.labels),
+        facets_of=facets_of,
+        findings=findings,
+        reasoning=reasoning,
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    environment.filters.update(dollars=dollars, seconds=seconds, count=count)
+    return environment
+
+
+def _visible(value: Any) -> Any:
+    """Every value that a template prints passes here: what cannot be seen is shown by its number."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", value.replace("\r\n", "\n"))
+    return value
+
+
+def _policy(style: str, script: str) -> str:
+    """The content security policy: nothing from anywhere, but for the page's own style and script."""
+    allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{allowed[0]}'; script-src 'sha256-{allowed[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _pictures(report: Report) -> dict[str, Shown]:
+    """Each picture that is there, once, by its digest."""
+    found: dict[str, Shown] = {}
+    for digest in dict.fromkeys(label.picture for label in report.labels):
+        png = None if digest is None else report.png_of(digest)
+        if digest is None or png is None:
+            continue
+        try:
+            width, height = Image.open(io.BytesIO(png), formats=("PNG",)).size
+        except OSError:
+            continue  # damaged: as good as missing
+        found[digest] = Shown(len(found) + 1, width, height, base64.b64encode(png).decode())
+    return found
+
+
+def _marks(label: Label, pictures: dict[str, Shown]) -> tuple[Mark, ...]:
+    picture = pictures.get(label.picture or "")
+    return () if picture is None else marks(label, picture.width, picture.height)
+
+
+def _shared_texts(labels: Iterable[Label]) -> dict[str, SharedText]:
+    uses = Counter(
+        message.text
+        for label in labels
+        for exchange in label.exchanges
+        for message in exchange.messages
+        if len(message.text) >= SHARED_CHARS
+    )
+    common = (text for text in uses if uses[text] > 2)
+    return {text: SharedText(number, uses[text]) for number, text in enumerate(common, start=1)}
+
+
+_FACETS = {
+    "advice": "Advice",
+    "analysis": "Analysis",
+    "reply": "Replies",
+    "heading": "Facing",
+    "source": "Source",
+    "env": "Environment",
+    "model": "Model",
+}
+_ORDER = ("right", "wrong", "fatal", "none", "unjudged", "ok", "bad reply", "error", "up", "down", "left")
+
+
+def facets_of(label: Label) -> dict[str, str]:
+    """What a view is filtered by."""
+    return {
+        "advice": label.verdict,
+        "analysis": analysis_verdict(label),
+        "reply": label.reply_state,
+        "heading": heading(label.truth, label.analysis) or "unknown",
+        "source": label.source or "unknown",
+        "env": label.env_id or "unknown",
+        "model": label.model or "unknown",
+    }
+
+
+def facets(labels: Sequence[Label]) -> list[Facet]:
+    """What views can be filtered by: whatever is not the same for all of them."""
+    tallies = {name: Counter[str]() for name in _FACETS}
+    for label in labels:
+        for name, value in facets_of(label).items():
+            tallies[name][value] += 1
+
+    def place(value: str) -> tuple[int, str]:
+        return (_ORDER.index(value) if value in _ORDER else len(_ORDER), value)
+
+    return [
+        Facet(name, title, {value: tallies[name][value] for value in sorted(tallies[name], key=place)})
+        for name, title in _FACETS.items()
+        if len(tallies[name]) > 1
+    ]
+
+
+def dollars(usd: float | None) -> str:
+    """US dollars, to two digits where they are less than one.
+
+    >>> [dollars(usd) for usd in (None, 0, 0.00012345, 0.5, 1234.5)]
+    ['unpriced', '$0', '$0.00012', '$0.5', '$1,234.50']
+    """
+    if usd is None:
+        return "unpriced"
+    if usd >= 1:
+        return f"${usd:,.2f}"
+    return "$" + np.format_float_positional(usd, precision=2, unique=False, fractional=False, trim="-")
+
+
+def seconds(value: float | None) -> str:
+    """A time in seconds or milliseconds.
+
+    >>> [seconds(value) for value in (None, 0.0042, 1.234, 61)]
+    ['unknown', '4.2 ms', '1.2 s', '61 s']
+    """
+    if value is None:
+        return "unknown"
+    number, unit = (value, "s") if value >= 1 else (value * 1000, "ms")
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
+
+
+def count(value: float | None) -> str:
+    """A number of things.
+
+    >>> [count(value) for value in (None, 12345, 3.25)]
+    ['unknown', '12,345', '3.2']
+    """
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"

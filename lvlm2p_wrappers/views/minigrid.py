@@ -1,0 +1,161 @@
+"""Views of MiniGrid and BabyAI: the whole grid, its rows and columns numbered."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from minigrid.core.grid import Grid
+from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
+from minigrid.minigrid_env import MiniGridEnv
+from PIL import Image, ImageDraw, ImageFont
+
+from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.picture import STRIP, Picture, Pixels, Strip
+from lvlm2p_wrappers.views.environment import action_names, env_id_of
+from lvlm2p_wrappers.views.render import rgb
+from lvlm2p_wrappers.views.view import EnvInfo, View
+
+TILE = STRIP
+
+"""Pixels per MiniGrid cell; also the width of the margin that carries the row and column numbers."""
+
+
+KNOWN_ROWS = 4096
+
+"""How many rows of tiles are kept, each as about a kilobyte of PNG: the next view of a grid shares most of them."""
+
+
+# What MiniGrid draws of these classes follows from type, colour and door state. A class that is not among them may
+# draw anything.
+_DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
+
+
+class MiniGridViewer:
+    """Looks at a MiniGrid environment: the fully observable picture, with numbered rows and columns."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.env_info = EnvInfo(env_id_of(env), "minigrid", action_names(env))
+        self._env: Any = env.unwrapped
+
+    def key(self) -> Hashable | None:
+        """The state as far as picture and text depend on it, without rendering; None for objects of unknown classes."""
+        env = self._env
+        if not _drawn_by_minigrid(env):
+            return None
+        cells: list[Any] = []
+        for cell in env.grid.grid:
+            if cell is None:
+                cells.append(None)
+                continue
+            if type(cell) not in _DRAWN_FROM_STATE:
+                return None
+            cells.append(
+                (cell.type, cell.color, cell.is_open, cell.is_locked)
+                if cell.type == "door"
+                else sys.intern(cell.type + cell.color)  # thousands of keys are kept, of the same few words
+            )
+        held = env.carrying
+        return (
+            self.env_info, env.width, tuple(cells), int(env.agent_pos[0]), int(env.agent_pos[1]), int(env.agent_dir),
+            held and (held.type, held.color), env.mission,
+        )  # fmt: skip
+
+    def view(self, history: tuple[str, ...] = ()) -> View:
+        """The numbered picture, the mission and the carried object."""
+        env = self._env
+        if _drawn_by_minigrid(env):  # the same frame without finding out what the agent sees, and drawing all of it
+            picture = Picture.of(
+                _numbered_rows(env.grid, (int(env.agent_pos[0]), int(env.agent_pos[1])), env.agent_dir)
+            )
+        else:
+            picture = Picture(with_rulers(self.env_info, env.get_frame(False, TILE)))
+        return minigrid_view(self.env_info, picture, env.mission, env.carrying, history)
+
+
+def minigrid_view(
+    env_info: EnvInfo, picture: Picture, mission: str, carried: Any, history: tuple[str, ...] = ()
+) -> View:
+    """The view of a MiniGrid environment, from what is looked up in it."""
+    carrying = f"a {carried.color} {carried.type}" if carried is not None else "nothing"
+    return View(env_info, picture, str(mission), carrying, history)
+
+
+def with_rulers(env_info: EnvInfo, frame: Any) -> Pixels:
+    """Print the 0-based row and column numbers on all four sides: LVLMs misplace cells without them."""
+    pixels = rgb(env_info, frame)
+    height, width = pixels.shape[:2]
+    if height % TILE or width % TILE:
+        raise UsageError(
+            f"{env_info.env_id} draws {width}x{height} pixels when asked by get_frame for {TILE} a cell: "
+            "no whole number of cells, so that they cannot be numbered."
+        )
+    side, edge = np.concatenate([_number(row) for row in range(height // TILE)]), _edge(width // TILE)
+    return np.concatenate([edge, np.concatenate([side, pixels, side], axis=1), edge])
+
+
+def _drawn_by_minigrid(env: Any) -> bool:
+    """Whether the frame is MiniGrid's own: one tile a cell, drawn from what is in it."""
+    methods = (
+        (env.get_frame, MiniGridEnv.get_frame),
+        (env.get_full_render, MiniGridEnv.get_full_render),
+        (env.grid.render, Grid.render),
+    )
+    return all(getattr(method, "__func__", None) is minigrids for method, minigrids in methods)
+
+
+def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int) -> Iterator[Strip]:
+    """The rows of a numbered picture, from top to bottom: `Grid.render` and `with_rulers` in one."""
+    edge = _edge_strip(grid.width)
+    yield edge
+    for row in range(grid.height):
+        headings = (agent_dir if (column, row) == agent_pos else None for column in range(grid.width))
+        cells = grid.grid[row * grid.width : (row + 1) * grid.width]
+        drawn = map(Grid.render_tile, cells, headings, itertools.repeat(False), itertools.repeat(TILE))
+        yield _row(row, list(drawn))
+    yield edge
+
+
+_rows: dict[tuple[int, ...], tuple[Strip, list[Pixels]]] = {}
+
+
+def _row(number: int, tiles: list[Pixels]) -> Strip:
+    """A row of tiles between its numbers. MiniGrid draws each tile once and keeps it, so that its address tells it."""
+    key = (number, *map(id, tiles))
+    known = _rows.get(key)
+    if known is None:
+        parts = [_number(number), *tiles, _number(number)]
+        strip = Strip(np.concatenate(parts, axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid does
+        strip.pack()
+        if len(_rows) >= KNOWN_ROWS:
+            _rows.clear()
+        _rows[key] = known = strip, tiles  # no other tile can have the address of one that is kept
+    return known[0]
+
+
+@functools.lru_cache(maxsize=32)
+def _edge_strip(columns: int) -> Strip:
+    strip = Strip(_edge(columns))
+    strip.pack()
+    return strip
+
+
+@functools.lru_cache(maxsize=32)
+def _edge(columns: int) -> Pixels:
+    """The margin above and below the frame: (TILE, (columns + 2) * TILE, 3)."""
+    corner = np.full((TILE, TILE, 3), 255, np.uint8)
+    return np.concatenate([corner, *map(_number, range(columns)), corner], axis=1)
+
+
+@functools.lru_cache(maxsize=256)
+def _number(value: int) -> Pixels:
+    """A cell of the margin: (TILE, TILE, 3)."""
+    image = Image.new("RGB", (TILE, TILE), "white")
+    middle, font = (TILE / 2, TILE / 2), ImageFont.load_default(size=TILE // 2)
+    ImageDraw.Draw(image).text(middle, str(value), fill="black", font=font, anchor="mm")
+    return np.asarray(image)

@@ -1,0 +1,151 @@
+"""What the planner takes from a model string, from messages and from a schema."""
+
+import json
+
+import gymnasium as gym
+import minigrid  # noqa: F401  (registers the environments)
+import pytest
+
+from lvlm2p_wrappers.embedded_teacher.grid import Thing
+from lvlm2p_wrappers.embedded_teacher.request import DEFAULT_TAU, Options, RefusedError
+from tests.embedded_teacher.drawing import (
+    ACTIONS,
+    ANALYSIS_SCHEMA,
+    action_schema,
+    answer,
+    lines_of,
+    messages,
+    picture_of,
+    picture_of_map,
+    read_options,
+    read_request,
+    response_format,
+)
+
+ROOM = picture_of_map("# # # #|# > G #|# # # #")
+
+
+def read(*lines, schema=None):
+    return read_request(messages(ROOM, *lines), response_format(schema or ANALYSIS_SCHEMA))
+
+
+def test_options_are_read_from_the_model_string():
+    assert read_options("minigrid-planner") == Options(DEFAULT_TAU, 0.0, 0.0, "0")
+    assert read_options("minigrid-planner?tau=2&error=0.25&salt=7&misread=1") == Options(2.0, 0.25, 1.0, "7")
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("minigrid-planner?taw=1", "'taw'"),
+        ("minigrid-planner?tau=soft", "tau='soft'"),
+        ("minigrid-planner?tau=0", "tau='0'"),
+        ("minigrid-planner?tau=nan", "tau='nan'"),
+        ("minigrid-planner?tau=", "tau=''"),
+        ("minigrid-planner?error=1.5", "error='1.5'"),
+        ("minigrid-planner?misread=-0.1", "misread='-0.1'"),
+        ("minigrid-planner?salt=", "salt=''"),
+        ("minigrid-planner?tau=1&tau=2", "'tau' is given twice"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(model, named):
+    with pytest.raises(RefusedError) as refusal:
+        read_options(model)
+    assert refusal.value.status == 400
+    assert named in str(refusal.value)
+
+
+def test_another_embedded_model_does_not_exist():
+    with pytest.raises(RefusedError, match="'minigrid-dreamer'") as refusal:
+        read_options("minigrid-dreamer")
+    assert refusal.value.status == 404
+
+
+def test_a_request_without_a_picture_is_refused():
+    with pytest.raises(RefusedError, match="needs the picture in every stage") as refusal:
+        read_request([{"role": "user", "content": "Mission: go"}], None)
+    assert refusal.value.status == 400
+
+
+def test_the_last_of_several_lines_counts_however_it_is_written():
+    request = read("Mission: an example", "**mission:** Go to the RED door", "  carrying : a yellow key")
+    assert request.mission == "go to the red door"
+    assert request.carrying == Thing("key", "yellow")
+
+
+def test_missing_lines_mean_no_mission_and_empty_hands():
+    request = read("What is to be done?")
+    assert (request.mission, request.carrying, request.analysis) == ("", None, {})
+
+
+def test_a_repair_turn_need_not_repeat_picture_and_mission():
+    first = messages(ROOM, "Mission: open the red door", "Carrying: a red key")
+    talk = [*first, {"role": "assistant", "content": "hm"}, {"role": "user", "content": "That was not JSON."}]
+    request = read_request(talk, response_format(ANALYSIS_SCHEMA))
+    assert (request.picture, request.mission, request.carrying.kind) == (ROOM, "open the red door", "key")
+
+
+@pytest.mark.parametrize("text", ['Analysis: {"agent_row": 3}', 'ANALYSIS:\n{\n "agent_row": 3\n}\nthank you'])
+def test_the_analysis_is_found_on_one_line_or_on_several(text):
+    assert read(text).analysis == {"agent_row": 3}
+
+
+@pytest.mark.parametrize("text", ["Analysis: none", "Analysis: {broken", "Analysis: [1, 2]"])
+def test_an_analysis_that_is_no_object_counts_as_none(text):
+    assert read(text).analysis == {}
+
+
+def test_the_schema_decides_which_stage_it_is():
+    assert read().actions == ()
+    assert read(schema=action_schema()).actions == ACTIONS
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"summary": {"type": "string"}}, {"summary"}),
+        ({"agent_row": {"type": "integer"}, "mood": {"enum": ["good", "bad"]}}, {"agent_row", "mood"}),
+        ({"ok": {"type": "boolean"}, "n": {"type": ["integer", "null"], "minimum": 2}}, {"ok", "n"}),
+        ({"agent": {"$ref": "#/$defs/Agent"}, "targets": {"type": "array", "items": {"type": "string"}}}, None),
+        ({"heading": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "carrying": {"const": "?"}}, None),
+        ({"lava": {"type": "array", "minItems": 1, "items": {"type": "integer"}}}, {"lava"}),
+    ],
+)
+def test_a_schema_of_the_users_own_is_filled_validly(parts, expected):
+    import jsonschema
+
+    agent = {"type": "object", "properties": {"agent_column": {"type": "integer"}}, "required": ["agent_column"]}
+    schema = {"type": "object", "properties": parts, "required": list(parts), "$defs": {"Agent": agent}}
+    request = read("Mission: get to the green goal square", schema=schema)
+    reply = json.loads(answer(request, read_options("minigrid-planner")))
+    jsonschema.validate(reply, schema)
+    assert set(reply) == (expected or set(parts))
+
+
+def test_what_is_known_goes_into_a_users_schema():
+    parts = {
+        "agent": {"type": "object", "properties": {"agent_column": {"type": "integer"}}},
+        "text": {"type": "string"},
+    }
+    reply = json.loads(answer(read(schema={"properties": parts}), read_options("minigrid-planner")))
+    assert reply["agent"] == {"agent_column": 1}
+    assert "faces right" in reply["text"]
+    assert "not a language model" in reply["text"]
+
+
+def test_the_analysis_is_the_truth():
+    env = gym.make("MiniGrid-DoorKey-8x8-v0")
+    env.reset(seed=3)
+    request = read_request(messages(picture_of(env), *lines_of(env)), response_format(ANALYSIS_SCHEMA))
+    reply = json.loads(answer(request, read_options("minigrid-planner")))
+    real = env.unwrapped
+    assert (reply["agent_column"], reply["agent_row"]) == tuple(map(int, real.agent_pos))
+    assert reply["heading"] == ("right", "down", "left", "up")[real.agent_dir]
+    assert reply["carrying"] == "nothing"
+    assert reply["targets"] == [{"what": "green goal square", "row": 6, "column": 6}]
+    assert reply["hazards"] == []
+    for place in reply["obstacles"]:
+        thing = real.grid.get(place["column"], place["row"])
+        assert place["what"].endswith(thing.type)
+    kinds = sorted(place["what"].split()[-1] for place in reply["obstacles"])
+    assert kinds == ["door", "key", *["wall"] * 5]

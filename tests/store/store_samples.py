@@ -1,0 +1,36 @@
+"""Calls to put into a store."""
+
+from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.records import Answer, Call, Message
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+ANSWER = Answer('{"probabilities": {"left": 1.0}}', "gemini/gemini-2.5-flash-lite")
+CALL = Call(
+    key="k",
+    stage="action",
+    env_id="MiniGrid-LavaGapS7-v0",
+    requested_model="gemini/gemini-2.5-flash-lite",
+    messages=(
+        Message("system", "You are a teacher. " * 50),
+        Message("user", "Mission: avoid the lava", Picture.from_png(PNG)),
+    ),
+    schema_text='{"type": "object"}',
+    options='{"temperature": 0}',
+    reply=ANSWER.text,
+    answered_model="gemini-2.5-flash-lite",
+    outcome="ok",
+    latency_s=0.5,
+    prompt_tokens=900,
+    completion_tokens=40,
+    cost_usd=0.0001,
+)
+
+
+def changed(call, **values):
+    """The call with some other values, as a record that is checked anew."""
+    return Call(**vars(call) | values)
+
+
+FAILURE = changed(
+    CALL, reply=None, answered_model=None, outcome="error", problem="overloaded", status=503, cost_usd=None
+)

@@ -1,0 +1,276 @@
+"""One store in several processes: written at once, forked, killed, and asked so that nothing is paid for twice."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lvlm2p_wrappers import store as stores
+from lvlm2p_wrappers.store import Store
+from tests.store.store_samples import ANSWER, CALL, FAILURE, changed
+
+ROOT = Path(__file__).parents[2]
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "teacher.sqlite"
+
+
+@pytest.fixture
+def store(file):
+    with Store(file) as opened:
+        yield opened
+
+
+def worker(code, *arguments):
+    """Start another Python process that has the store's names, CALL and ANSWER."""
+    prelude = (
+        "import os, sys, time\n"
+        "from lvlm2p_wrappers.store import Store\n"
+        "from tests.store.store_samples import ANSWER, CALL, changed\n"
+        "def say(*words): print(*words, flush=True)\n"
+    )
+    command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.split()
+
+
+def in_fork(work):
+    """Run something in a forked child and return the child's id; its exit status is 0 if nothing was raised."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            work()
+            status = 0
+        os._exit(status)
+    return child
+
+
+def exit_status(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class TestProcesses:
+    def test_processes_may_make_the_same_store_at_once(self, file):
+        code = "s = Store(sys.argv[1]); s.record(changed(CALL, key=sys.argv[2]), ANSWER)"
+        for process in [worker(code, file, n) for n in range(4)]:
+            finish(process)
+        with Store(file) as store:
+            assert all(store.get(str(n)) == ANSWER for n in range(4))
+
+    def test_two_processes_write_and_read_at_once_and_nothing_is_locked_or_lost(self, file):
+        code = """
+store = Store(sys.argv[1])
+for i in range(300):
+    store.record(changed(CALL, key=f"{sys.argv[2]}-{i}"), ANSWER)
+    assert store.get(f"{sys.argv[2]}-{i}") == ANSWER
+    store.get(f"{1 - int(sys.argv[2])}-{i}")
+"""
+        for process in [worker(code, file, n) for n in range(2)]:
+            finish(process)
+        with Store(file) as store:
+            found = stores.stats(store)
+        assert found.answers == {ANSWER.model: 600}
+        assert found.calls == {"ok": 600}
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+    def test_kill_9_takes_no_answer_that_was_recorded(self, file):
+        process = worker(
+            """
+store = Store(sys.argv[1])
+for i in range(10**9):
+    store.record(changed(CALL, key=str(i)), ANSWER)
+    say(i)
+""",
+            file,
+        )
+        recorded = [process.stdout.readline().strip() for _ in range(100)]
+        process.kill()
+        rest, _ = process.communicate()
+        recorded += rest.split("\n")[:-1]  # a last line cut short was not said to be recorded
+        assert process.returncode == -signal.SIGKILL
+        with Store(file) as store:
+            assert all(store.get(key) == ANSWER for key in recorded)
+            logged = {logged.call.key for logged in stores.calls(store)}
+            assert logged == {stored.key for stored in stores.answers(store)}  # a call and its answer come together
+            store.record(changed(CALL, key="after"), ANSWER)
+
+    @needs_fork
+    def test_a_forked_child_and_its_parent_use_one_store_while_threads_write(self, store):
+        stop = threading.Event()
+        written = []
+
+        def write():
+            while not stop.is_set():
+                store.record(changed(CALL, key=f"parent-{len(written)}"), ANSWER)
+                written.append(f"parent-{len(written)}")
+
+        def in_child(name):
+            for i in range(20):
+                store.record(changed(CALL, key=f"child-{name}-{i}"), ANSWER)
+                assert store.get(f"child-{name}-{i}") == ANSWER
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            children = [in_fork(lambda name=name: in_child(name)) for name in range(4)]
+            assert [exit_status(child) for child in children] == [0] * 4
+        finally:
+            stop.set()
+            thread.join()
+        keys = {stored.key for stored in stores.answers(store)}
+        assert keys == {*written, *(f"child-{name}-{i}" for name in range(4) for i in range(20))}
+
+    @needs_fork
+    def test_a_child_loses_nothing_when_its_parent_closes_the_store(self, file):
+        store = Store(file)
+        store.record(changed(CALL, key="before"), ANSWER)
+        closed, close = os.pipe()
+
+        def in_child():
+            os.close(close)
+            store.record(changed(CALL, key="first"), ANSWER)
+            os.read(closed, 1)  # until the parent's end is shut
+            store.record(changed(CALL, key="second"), ANSWER)
+
+        child = in_fork(in_child)
+        try:
+            deadline = time.monotonic() + 30
+            while store.get("first") is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            store.close()
+        finally:
+            os.close(close)
+        assert exit_status(child) == 0
+        os.close(closed)
+        with Store(file) as fresh:
+            assert [stored.key for stored in stores.answers(fresh)] == ["before", "first", "second"]
+
+    @needs_fork
+    def test_a_child_keeps_the_answers_of_a_store_in_memory(self):
+        store = Store(None)
+        store.record(CALL, ANSWER)
+
+        def in_child():
+            assert store.get("k") == ANSWER
+            store.record(changed(CALL, key="mine"), ANSWER)
+            assert store.get("mine") == ANSWER
+
+        assert exit_status(in_fork(in_child)) == 0
+        assert store.get("mine") is None
+
+
+class TestClaims:
+    def test_a_key_is_asked_by_one_store_at_a_time(self, store, file):
+        with Store(file) as other:
+            assert store.claim("k", seconds=60)
+            assert store.claim("k", seconds=60)
+            assert not other.claim("k", seconds=60)
+            assert other.claim("another", seconds=60)
+            other.release("k")  # not its own
+            assert not other.claim("k", seconds=60)
+            store.release("k")
+            assert other.claim("k", seconds=60)
+
+    def test_a_claim_ends_with_its_time(self, store, file):
+        with Store(file) as other:
+            assert other.claim("k", seconds=0.05)
+            assert not store.claim("k", seconds=60)
+            time.sleep(0.06)
+            assert store.claim("k", seconds=60)
+            assert not other.claim("k", seconds=60)
+
+    def test_an_answered_key_cannot_be_claimed(self, store, file):
+        with Store(file) as other:
+            assert store.claim("k", seconds=60)
+            store.record(CALL, ANSWER)
+            assert not other.claim("k", seconds=60)
+            assert not store.claim("k", seconds=60)
+
+    def test_a_failed_call_does_not_end_the_claim_of_its_asker(self, store, file):
+        with Store(file) as other:
+            assert store.claim("k", seconds=60)
+            store.record(FAILURE)
+            assert not other.claim("k", seconds=60)
+
+    def test_closing_a_store_ends_its_claims(self, store, file):
+        with Store(file) as other:
+            assert other.claim("k", seconds=60)
+        assert store.claim("k", seconds=60)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="only time ends the claim of a dead process there")
+    def test_the_claim_of_a_living_process_holds_and_that_of_a_dead_one_is_taken_over_at_once(self, store, file):
+        process = worker("store = Store(sys.argv[1]); say(store.claim('k', seconds=600)); sys.stdin.read()", file)
+        assert process.stdout.readline().strip() == "True"
+        assert not store.claim("k", seconds=60)
+        process.kill()
+        process.communicate()
+        assert store.claim("k", seconds=60)
+
+    @needs_fork
+    def test_a_forked_child_does_not_own_its_parents_claim(self, store):
+        assert store.claim("k", seconds=60)
+
+        def in_child():
+            assert not store.claim("k", seconds=60)
+            store.release("k")
+            store.close()
+
+        assert exit_status(in_fork(in_child)) == 0
+        with Store(store.path) as other:
+            assert not other.claim("k", seconds=60)
+
+    def test_processes_that_want_the_same_answers_pay_for_each_once(self, file):
+        code = """
+store = Store(sys.argv[1])
+for key in map(str, range(60)):
+    while store.get(key) is None:
+        if store.claim(key, seconds=60):
+            time.sleep(0.002)  # the model thinks
+            say(key)
+            store.record(changed(CALL, key=key), ANSWER)
+        else:
+            time.sleep(0.001)
+"""
+        paid = [key for process in [worker(code, file) for _ in range(3)] for key in finish(process)]
+        assert sorted(paid, key=int) == [str(n) for n in range(60)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of its memory as Linux counts it")
+def test_the_memory_of_a_run_does_not_grow_with_the_store(file):
+    Store(file).close()
+    with contextlib.closing(sqlite3.connect(file)) as raw, raw:
+        rows = ((f"{i:064x}", ANSWER.text * 8, ANSWER.model, 0.0) for i in range(1_000_000))
+        raw.executemany("INSERT INTO answers VALUES (?, ?, ?, ?)", rows)
+    process = worker(
+        """
+import resource
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
+Store(None).get("warm"); before = peak()
+store = Store(sys.argv[1])
+for i in range(0, 1_000_000, 100):
+    assert store.get(f"{i:064x}") is not None
+store.record(CALL, ANSWER)
+say(peak() - before)
+""",
+        file,
+    )
+    assert float(finish(process)[0]) < 20
