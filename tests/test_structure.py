@@ -16,19 +16,20 @@ MAY_IMPORT = {
     "errors": set(),
     "picture": set(),
     "records": {"picture"},
+    "output_file": {"errors"},
     "observations": {"errors"},
     "views": {"errors", "picture"},
     "advice_panel": set(),
     "schemas": {"errors"},
-    "store": {"errors", "picture", "records"},
+    "store": {"errors", "output_file", "picture", "records"},
     "embedded_teacher": {"errors"},
     "prompts": {"errors", "picture", "records", "schemas", "views"},
     "client": {"embedded_teacher", "errors", "prompts", "records", "schemas", "store"},
     "teacher": {"client", "errors", "picture", "prompts", "records", "schemas", "store", "views"},
     "wrapper": {"errors", "teacher", "views"},
     "vector": {"advice_panel", "errors", "teacher", "views", "wrapper"},
-    "evaluation": {"embedded_teacher", "errors", "picture", "records", "schemas", "teacher", "views"},
-    "report": {"errors", "picture", "records", "schemas", "store", "views"},
+    "evaluation": {"embedded_teacher", "errors", "output_file", "picture", "records", "schemas", "teacher", "views"},
+    "report": {"errors", "output_file", "picture", "records", "schemas", "store", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

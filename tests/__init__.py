@@ -1,0 +1,1 @@
+"""A package, since some distributions (opensimplex, which Crafter needs) install a top-level ``tests`` of their own."""
