@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -84,8 +85,7 @@ class Store:
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
         with self._lent() as connection:  # a single statement needs no transaction
-            row = _GET.one(connection, {"key": key})
-        return None if row is None else Answer(row[0], row[1])
+            return _answer(connection, key)
 
     def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
         """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
@@ -107,22 +107,35 @@ class Store:
                 self._drop_claim(connection, call.key)
         return answer
 
-    def claim(self, key: str, *, seconds: float) -> bool:
-        """Return whether this store may ask a question now: nobody has the answer, and nobody else is asking.
+    def get_or_claim(self, key: str, *, seconds: float) -> Answer | bool:
+        """Return a question's answer; without one, whether this store may ask it now.
 
-        A claim is worth nothing once ``seconds`` have passed, or once its process on this host is dead. Where the
-        result is False, call ``get`` and, if there is still nothing, ``claim`` again later: both only read meanwhile.
+        A claim is a lease: it ends after ``seconds``, or as soon as its process on this host is dead. While somebody
+        else holds it the result is False, and nothing is written: call again later.
+
+        Args:
+            key: of the question.
+            seconds: how long the question is left to this store; :meth:`renew` prolongs that.
+
+        Returns:
+            The answer; else True if this store has now claimed the key, and False if somebody else is asking.
         """
         now = time.time()
         with self.transaction() as connection:
+            if (answer := _answer(connection, key)) is not None:
+                return answer
             owner, until = _CLAIMED.one(connection, {"key": key}) or ("", 0.0)
             if owner not in ("", self._owner) and until >= now and _alive(owner):
                 return False
             values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
-            claimed = _CLAIM.on(connection, values).rowcount == 1
-        if claimed:
-            self._claims.add(key)
-        return claimed
+            if _CLAIM.on(connection, values).rowcount != 1:  # answered or claimed since it was looked up
+                return _answer(connection, key) or False
+        self._claims.add(key)
+        return True
+
+    def claim(self, key: str, *, seconds: float) -> bool:
+        """Return whether this store may ask a question now: nobody has the answer, and nobody else is asking."""
+        return self.get_or_claim(key, seconds=seconds) is True
 
     def renew(self, *, seconds: float) -> None:
         """Let this store's claims hold for so long from now on."""
@@ -136,13 +149,17 @@ class Store:
                 self._drop_claim(connection, key)
 
     def close(self) -> None:
-        """End all claims of this store and close its connection."""
+        """End all claims of this store and free its connection; closing it again does nothing."""
         with _LOCK:
-            if self._claims:
-                with self.transaction() as connection:
-                    _RELEASE_ALL.on(connection, {"owner": self._owner})
+            try:
+                # Where the database fails, the claims end with their time.
+                with contextlib.suppress(StoreError):
+                    if self._claims:
+                        with self.transaction() as connection:
+                            _RELEASE_ALL.on(connection, {"owner": self._owner})
+            finally:
                 self._claims.clear()
-            self._disconnect()
+                self._disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +240,11 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _answer(connection: Connection, key: str) -> Answer | None:
+    row = _GET.one(connection, {"key": key})
+    return None if row is None else Answer(row[0], row[1])
 
 
 def _alive(owner: str) -> bool:

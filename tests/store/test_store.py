@@ -55,6 +55,32 @@ class TestAnswers:
         store.close()
         assert store.get("k") == ANSWER
 
+    @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+    def test_a_closed_store_holds_no_handle(self, tmp_path):
+        """Hundreds of teachers made and closed end in "unable to open database file"."""
+
+        def opened():
+            targets = (handle.readlink() for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink())
+            return [target for target in targets if tmp_path in target.parents]
+
+        stores = [Store(tmp_path / f"{i}.sqlite") for i in range(3)]
+        for store in stores:
+            store.record(CALL, ANSWER)
+            assert store.get_or_claim("left open", seconds=60) is True
+        assert opened()
+        for store in stores:
+            store.close()
+            store.close()
+        assert opened() == []
+
+    def test_a_store_whose_database_fails_can_be_closed(self, store, file):
+        assert store.get_or_claim("k", seconds=60) is True
+        store.close()
+        assert store.get_or_claim("k", seconds=60) is True
+        file.write_bytes(b"no database any more" * 1000)
+        file.with_name(file.name + "-wal").write_bytes(b"")
+        store.close()
+
     def test_text_that_utf8_cannot_hold_is_kept_escaped(self, store):
         store.record(changed(CALL, reply='"\ud800 \x00 é"', outcome="bad_reply"))
         (logged,) = stores.calls(store)
@@ -92,7 +118,7 @@ class TestPlace:
 
     def test_a_store_in_memory_answers_and_writes_no_file(self, tmp_path):
         with Store(None) as store:
-            assert store.claim("k", seconds=60)
+            assert store.get_or_claim("k", seconds=60) is True
             store.record(CALL, ANSWER)
             assert store.get("k") == ANSWER
             assert store.path == "none (in memory)"
@@ -180,7 +206,7 @@ class TestReading:
         reader = Store(store.path, read_only=True)
         assert reader.get(CALL.key) == ANSWER
         with pytest.raises(StoreError, match="readonly"):
-            reader.claim("another", seconds=1)
+            reader.get_or_claim("another", seconds=1)
         reader.close()
         assert Path(store.path).read_bytes() == before
 

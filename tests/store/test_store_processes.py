@@ -180,69 +180,69 @@ for i in range(10**9):
 class TestClaims:
     def test_a_key_is_asked_by_one_store_at_a_time(self, store, file):
         with Store(file) as other:
-            assert store.claim("k", seconds=60)
-            assert store.claim("k", seconds=60)
-            assert not other.claim("k", seconds=60)
-            assert other.claim("another", seconds=60)
+            assert store.get_or_claim("k", seconds=60) is True
+            assert store.get_or_claim("k", seconds=60) is True
+            assert not other.get_or_claim("k", seconds=60)
+            assert other.get_or_claim("another", seconds=60) is True
             other.release("k")  # not its own
-            assert not other.claim("k", seconds=60)
+            assert not other.get_or_claim("k", seconds=60)
             store.release("k")
-            assert other.claim("k", seconds=60)
+            assert other.get_or_claim("k", seconds=60) is True
 
     def test_a_claim_ends_with_its_time(self, store, file):
         with Store(file) as other:
-            assert other.claim("k", seconds=0.05)
-            assert not store.claim("k", seconds=60)
+            assert other.get_or_claim("k", seconds=0.05) is True
+            assert not store.get_or_claim("k", seconds=60)
             time.sleep(0.06)
-            assert store.claim("k", seconds=60)
-            assert not other.claim("k", seconds=60)
+            assert store.get_or_claim("k", seconds=60) is True
+            assert not other.get_or_claim("k", seconds=60)
 
-    def test_an_answered_key_cannot_be_claimed(self, store, file):
+    def test_an_answered_key_brings_its_answer_and_no_claim(self, store, file):
         with Store(file) as other:
-            assert store.claim("k", seconds=60)
+            assert store.get_or_claim("k", seconds=60) is True
             store.record(CALL, ANSWER)
-            assert not other.claim("k", seconds=60)
-            assert not store.claim("k", seconds=60)
+            assert other.get_or_claim("k", seconds=60) == ANSWER
+            assert store.get_or_claim("k", seconds=60) == ANSWER
 
     def test_a_failed_call_does_not_end_the_claim_of_its_asker(self, store, file):
         with Store(file) as other:
-            assert store.claim("k", seconds=60)
+            assert store.get_or_claim("k", seconds=60) is True
             store.record(FAILURE)
-            assert not other.claim("k", seconds=60)
+            assert not other.get_or_claim("k", seconds=60)
 
     def test_closing_a_store_ends_its_claims(self, store, file):
         with Store(file) as other:
-            assert other.claim("k", seconds=60)
-        assert store.claim("k", seconds=60)
+            assert other.get_or_claim("k", seconds=60) is True
+        assert store.get_or_claim("k", seconds=60) is True
 
     @pytest.mark.skipif(sys.platform == "win32", reason="only time ends the claim of a dead process there")
     def test_the_claim_of_a_living_process_holds_and_that_of_a_dead_one_is_taken_over_at_once(self, store, file):
-        process = worker("store = Store(sys.argv[1]); say(store.claim('k', seconds=600)); sys.stdin.read()", file)
+        process = worker("s = Store(sys.argv[1]); say(s.get_or_claim('k', seconds=600)); sys.stdin.read()", file)
         assert process.stdout.readline().strip() == "True"
-        assert not store.claim("k", seconds=60)
+        assert not store.get_or_claim("k", seconds=60)
         process.kill()
         process.communicate()
-        assert store.claim("k", seconds=60)
+        assert store.get_or_claim("k", seconds=60) is True
 
     @needs_fork
     def test_a_forked_child_does_not_own_its_parents_claim(self, store):
-        assert store.claim("k", seconds=60)
+        assert store.get_or_claim("k", seconds=60) is True
 
         def in_child():
-            assert not store.claim("k", seconds=60)
+            assert not store.get_or_claim("k", seconds=60)
             store.release("k")
             store.close()
 
         assert exit_status(in_fork(in_child)) == 0
         with Store(store.path) as other:
-            assert not other.claim("k", seconds=60)
+            assert not other.get_or_claim("k", seconds=60)
 
     def test_processes_that_want_the_same_answers_pay_for_each_once(self, file):
         code = """
 store = Store(sys.argv[1])
 for key in map(str, range(60)):
-    while store.get(key) is None:
-        if store.claim(key, seconds=60):
+    while not isinstance(found := store.get_or_claim(key, seconds=60), tuple):
+        if found:
             time.sleep(0.002)  # the model thinks
             say(key)
             store.record(changed(CALL, key=key), ANSWER)
