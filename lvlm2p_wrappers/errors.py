@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-
-# OpenAI's and Anthropic's keys, also where a provider shows them with asterisks in the middle, and Google's.
-_LOOKS_LIKE_A_KEY = re.compile(r"\bsk-[\w*-]{6,}|\bAIza[\w-]{20,}")
+from lvlm2p_wrappers.redaction import printable, without_keys
 
 
 class TeacherError(Exception):
-    """Anything that keeps a teacher from answering."""
+    """Anything that keeps a teacher from answering; its message holds no key and nothing that steers a terminal."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(without_keys(message)))
 
 
 class UsageError(TeacherError, ValueError):
@@ -65,20 +64,3 @@ class TransportError(TeacherError):
 
 class BudgetError(TeacherError):
     """The question was not asked: the budget is spent, or the run is over."""
-
-
-def without_keys(text: str) -> str:
-    """The text without the values of the environment's keys: providers echo keys in their errors."""
-    for name, value in keys_in_environment().items():
-        text = text.replace(value, f"<{name}>")
-    return _LOOKS_LIKE_A_KEY.sub("<key>", text)
-
-
-def keys_in_environment() -> dict[str, str]:
-    """The environment's variables that hold keys, by name; shorter values than 8 characters may be common words.
-
-    The longest come first: one may be the beginning of another.
-    """
-    names = [name for name in os.environ if name.endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))]
-    names.sort(key=lambda name: -len(os.environ[name]))
-    return {name: os.environ[name] for name in names if len(os.environ[name]) >= 8}

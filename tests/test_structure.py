@@ -13,7 +13,8 @@ PACKAGE = "lvlm2p_wrappers"
 
 # What each module may import of the package. Arrows go down only.
 MAY_IMPORT = {
-    "errors": set(),
+    "redaction": set(),
+    "errors": {"redaction"},
     "picture": set(),
     "records": {"picture"},
     "output_file": {"errors"},
@@ -21,10 +22,10 @@ MAY_IMPORT = {
     "views": {"errors", "picture"},
     "advice_panel": set(),
     "schemas": {"errors"},
-    "store": {"errors", "output_file", "picture", "records"},
+    "store": {"errors", "output_file", "picture", "records", "redaction"},
     "embedded_teacher": {"errors"},
     "prompts": {"errors", "picture", "records", "schemas", "views"},
-    "client": {"embedded_teacher", "errors", "prompts", "records", "schemas", "store"},
+    "client": {"embedded_teacher", "errors", "prompts", "records", "redaction", "schemas"},
     "teacher": {"client", "errors", "picture", "prompts", "records", "schemas", "store", "views"},
     "wrapper": {"errors", "teacher", "views"},
     "vector": {"advice_panel", "errors", "teacher", "views", "wrapper"},

@@ -1,4 +1,4 @@
-"""From a model string to a reply: retries, limits, price and budget."""
+"""From a request to a reply: retries, rate limit, price and budget."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -15,9 +16,8 @@ from lvlm2p_wrappers.client.budget import Budget
 from lvlm2p_wrappers.client.litellm_backend import Reply, Request, send
 from lvlm2p_wrappers.client.provider_errors import Fault, classify
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
-from lvlm2p_wrappers.errors import BudgetError, ModelError, StoreError, UsageError
-from lvlm2p_wrappers.records import Answer, Call
-from lvlm2p_wrappers.store import Store
+from lvlm2p_wrappers.errors import BudgetError, ModelError, UsageError
+from lvlm2p_wrappers.records import Call
 
 FIRST_PICTURE_TOKENS = 3000
 """Reserved for a picture until a first reply tells what the model really bills (gpt-4o-mini: 2,833 for a small one)."""
@@ -27,10 +27,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class Client:
-    """Makes calls and logs each of them. Belongs to one event loop.
+    """Makes calls, within the limits. Belongs to one event loop.
 
     Args:
-        store: where calls are logged; whoever judges a reply has its call recorded.
         concurrency: the most calls in flight.
         rpm: the most calls a minute; None for no limit.
         budget: what may be spent.
@@ -41,7 +40,6 @@ class Client:
 
     def __init__(
         self,
-        store: Store,
         *,
         concurrency: int,
         rpm: int | None,
@@ -54,7 +52,6 @@ class Client:
         self.calls = 0
         self.cost_usd = 0.0
         self.unpriced_calls = 0
-        self._store = store
         self._limiter = RateLimiter(concurrency, rpm)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
@@ -66,8 +63,12 @@ class Client:
         self._given_up: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         self._most_prompt_tokens: dict[str, int] = {}
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request, log: Callable[[Call], object]) -> Reply:
         """Make a call, repeating it after faults that may pass.
+
+        Args:
+            request: what to ask.
+            log: told of every attempt that brought no reply, as soon as it has failed.
 
         Raises:
             ModelError: if the user has to mend something.
@@ -76,7 +77,7 @@ class Client:
         """
         self.check(request.model)
         for attempt in range(1, self._max_retries + 2):
-            outcome = await self._turn(request, attempt)
+            outcome = await self._turn(request, attempt, log)
             if isinstance(outcome, Reply):
                 return outcome
             if not outcome.retry or attempt > self._max_retries:
@@ -96,21 +97,6 @@ class Client:
         if model not in self._checked:
             pricing.check(model, self._api_base)
             self._checked.add(model)
-
-    def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
-        """Log a call and store its answer; where that fails, nothing more is asked, since answers would be lost.
-
-        Returns:
-            The answer as it was written.
-
-        Raises:
-            StoreError: if the store cannot be written.
-        """
-        try:
-            return self._store.record(call, answer)
-        except StoreError as error:
-            self.stop(str(error))
-            raise
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         """End a task that asks; where it has sent a call, that is paid for, and the task ends after it."""
@@ -139,7 +125,7 @@ class Client:
         if refused := self._refused.get(model):
             raise ModelError(str(refused))
 
-    async def _turn(self, request: Request, attempt: int) -> Reply | Fault:
+    async def _turn(self, request: Request, attempt: int, log: Callable[[Call], object]) -> Reply | Fault:
         """Wait until the call may be made, and make it."""
         self.raise_if_given_up()
         self._raise_if_stopped(request.model)
@@ -152,13 +138,15 @@ class Client:
                 self._raise_if_stopped(request.model)
                 is_sent = True
                 self._sending.add(task)
-                return await self._attempt(request, attempt, reserved)
+                return await self._attempt(request, attempt, reserved, log)
         finally:
             self._sending.discard(task)
             if not is_sent:
                 self.budget.give_back(reserved)
 
-    async def _attempt(self, request: Request, attempt: int, reserved: float) -> Reply | Fault:
+    async def _attempt(
+        self, request: Request, attempt: int, reserved: float, log: Callable[[Call], object]
+    ) -> Reply | Fault:
         started = time.monotonic()
         self.calls += 1
         cost: float | None = None
@@ -171,7 +159,7 @@ class Client:
                 cost = 0.0
             if fault.too_many:
                 self._limiter.too_many(started, fault.wait_s)
-            self.record(
+            log(
                 call_of(request).model_copy(
                     update={
                         "problem": str(fault.error),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lvlm2p_wrappers.client import pricing
-from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError, without_keys
+from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError
+from lvlm2p_wrappers.redaction import printable, without_keys
 
 RETRIED = frozenset({200, 408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may pass; a 200 among the faults is an answer that could not be read."""
@@ -133,7 +134,7 @@ def message_of(error: Exception) -> str:
 
 def short(text: str) -> str:
     """The beginning of a text, on one line and without keys."""
-    text = re.sub(r"\s+", " ", without_keys(text)[:10_000]).strip()  # it may be megabytes
+    text = re.sub(r"\s+", " ", printable(without_keys(text)[:10_000])).strip()  # it may be megabytes
     return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " ..."
 
 

@@ -21,8 +21,9 @@ import platformdirs
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from lvlm2p_wrappers.errors import StoreError, keys_in_environment
+from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.records import Answer, Call
+from lvlm2p_wrappers.redaction import keys_in_environment
 from lvlm2p_wrappers.store import tables
 from lvlm2p_wrappers.store.tables import Statement
 

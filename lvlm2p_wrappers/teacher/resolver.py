@@ -13,7 +13,7 @@ from lvlm2p_wrappers.client import Client, Reply, Request, call_of
 from lvlm2p_wrappers.client.provider_errors import short
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
 from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.records import Answer, total
+from lvlm2p_wrappers.records import Answer, Call, total
 from lvlm2p_wrappers.store import Store
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,9 @@ class Answers:
         for model in self._models[1:]:
             self._client.check(model)  # a misspelt fallback is told before anything is paid for
         while True:
-            reply = await self._client.ask(turn)
+            reply = await self._client.ask(
+                turn, lambda call: self._record(call.model_copy(update={"key": request.key}))
+            )
             costs.append(reply.cost_usd)
             row = call_of(turn, reply, key=request.key)
             try:
@@ -183,9 +185,7 @@ class Answers:
             except BadReplyError as error:
                 replies.append(reply.text)
                 self.bad_replies += 1
-                self._client.record(
-                    row.model_copy(update={"outcome": "bad_reply", "problem": f"{error.kind}: {error}"})
-                )
+                self._record(row.model_copy(update={"outcome": "bad_reply", "problem": f"{error.kind}: {error}"}))
                 if turn is not request or error.kind == "refusal":
                     said = f". It said: {short(reply.text)}" if error.kind == "json" else ""
                     bad = BadReplyError(f"{request.model}: {error}{said}", kind=error.kind, replies=tuple(replies))
@@ -194,10 +194,25 @@ class Answers:
                 turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
             else:
                 answer = Answer(text, reply.model)
-                written = self._client.record(row, answer)
+                written = self._record(row, answer)
                 if written not in (None, answer):  # a second stage has to quote what the next run will find
                     answer = Answer(self._checked(request, written).text, reply.model)
                 return Answered(answer.text, reply.model, len(costs), total(costs))
+
+    def _record(self, call: Call, answer: Answer | None = None) -> Answer | None:
+        """Log a call and store its answer; where that fails, nothing more is asked, since answers would be lost.
+
+        Returns:
+            The answer as it was written.
+
+        Raises:
+            StoreError: if the store cannot be written.
+        """
+        try:
+            return self._store.record(call, answer)
+        except StoreError as error:
+            self._client.stop(str(error))
+            raise
 
 
 def _cancelled() -> bool:

@@ -366,7 +366,7 @@ class Teacher:
     def _begin(self) -> None:
         """What belongs to this process: its client, and what is under way, known or counted in it."""
         self._pid = os.getpid()
-        self._client = Client(self._store, budget=Budget(*self._budget), **self._client_options)
+        self._client = Client(budget=Budget(*self._budget), **self._client_options)
         self._answers = Answers(
             self._models, self._sampling, client=self._client, store=self._store, offline=self._offline
         )

@@ -13,7 +13,6 @@ from lvlm2p_wrappers import BudgetError, Teacher, TeacherError
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
 from lvlm2p_wrappers.prompts import PromptSet
-from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer
 from tests.provider import FAULTS, WIRES, Provider, random_faults
 
@@ -178,8 +177,8 @@ def test_a_call_that_the_provider_refused_is_not_charged(provider, wire, fault):
 def test_a_call_that_is_given_up_before_it_is_made_costs_no_budget(provider):
     provider.latency = 0.3
     budget = Budget(usd=1.0)
-    client = Client(Store(None), concurrency=1, rpm=None, budget=budget, timeout_s=20, max_retries=0, api_base=None)
-    first, second = (submit(client.ask(request_of(each))) for each in views(2))
+    client = Client(concurrency=1, rpm=None, budget=budget, timeout_s=20, max_retries=0, api_base=None)
+    first, second = (submit(client.ask(request_of(each), print)) for each in views(2))
     while not provider.log:
         time.sleep(0.01)
     second.cancel()
@@ -204,11 +203,9 @@ def spend(provider, model, fault):
     provider.faults = [FAULTS[fault]]
     budget = Watched(usd=1.0)
     slow = fault in ("time_out", "endless_drip")
-    client = Client(
-        Store(None), concurrency=1, rpm=None, budget=budget, timeout_s=1.5 if slow else 20, max_retries=0, api_base=None
-    )
+    client = Client(concurrency=1, rpm=None, budget=budget, timeout_s=1.5 if slow else 20, max_retries=0, api_base=None)
     with pytest.raises(TeacherError):
-        submit(client.ask(request_of(next(views(1)), model))).result()
+        submit(client.ask(request_of(next(views(1)), model), print)).result()
     assert len(provider.log) == 1
     return budget.spent_usd, budget.reserved
 
