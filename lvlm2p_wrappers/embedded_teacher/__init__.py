@@ -1,33 +1,29 @@
-"""The embedded teacher: a scripted planner that answers like a vision-language model, and is none.
+"""The embedded teacher: a scripted planner behind LiteLLM that stands in for a vision-language model.
 
-It is registered with LiteLLM as the model ``embedded/minigrid-planner`` and is asked exactly as any other model is: it
-is sent rendered messages with a PNG and a JSON schema, and it sends JSON text back. It uses nothing but what the
-request carries. It decodes the picture, recognises every tile, reads mission, carried object, earlier analysis and
-action names from the text and the schema, plans with MiniGrid's rules, and turns path lengths into probabilities.
+It is registered with LiteLLM as the model ``embedded/minigrid-planner`` and is asked like any other model: rendered
+messages, a PNG and a JSON schema in, JSON text out. It knows only what the request carries. It decodes the picture,
+recognises every tile, reads mission, carried object, analysis and action names from the text and the schema, searches
+for shortest paths under MiniGrid's rules, and turns path lengths into probabilities.
 
-The model string carries its options, in any combination:
+Options are part of the model string:
 
-* ``embedded/minigrid-planner?tau=0.5``: how soft the answers are (see ``answers.action_probabilities``).
-* ``embedded/minigrid-planner?error=0.1&salt=3``: in a fixed pseudo-random tenth of all situations most of the
-  probability moves to a wrong action; another salt picks other situations.
-* ``embedded/minigrid-planner?misread=0.1``: in a fixed tenth of all situations the first stage reports a wrong heading
-  or a wrong cell. The second stage follows what the first one said. Without a first stage nothing is misread.
+* ``embedded/minigrid-planner?tau=0.5``: temperature of the softmax over extra steps, in steps.
+* ``embedded/minigrid-planner?error=0.1&noise_seed=3``: label noise. In a fixed tenth of all states most of the
+  probability moves to a wrong action; another seed picks other states. ``salt`` is an older name of the seed.
+* ``embedded/minigrid-planner?misread=0.1``: perception noise. In a fixed tenth of all states the first stage reports a
+  wrong heading or a wrong cell, and the second stage follows it. Without a first stage nothing is misread.
 
-What it plans for: goal squares, lava, doors, keys, boxes that may hide a key, things that stand in the way, fetching,
-picking up, going to doors and objects, opening, putting one thing next to another, the matching object of the Memory
-tasks, moving obstacles, and BabyAI missions of several parts as far as a picture shows which part is done.
+It cannot do what a single picture does not show:
 
-What it cannot do:
+* ``go to A`` as any part but the last of a mission, and two pick-ups of different objects in a row: no picture shows
+  that something was visited, or picked up and put down again. It keeps working on the first such part.
+* ``on your left``, ``behind you``: they refer to where the episode began. The phrase is ignored, and of several
+  matching objects the nearest one is taken.
+* What a box holds. Boxes are opened only where a door needs a key that is nowhere in the picture.
 
-* ``go to A`` as any part but the last of a mission, and two pick-ups of different things in a row: no picture shows
-  that something was visited, or picked up and put down again. It then keeps working on the first such part.
-* ``on your left``, ``behind you`` and the like refer to where the episode began, which no picture shows. The phrase is
-  ignored: of several matching things it takes the nearest one.
-* Put a thing where everything around the target is occupied, and clear a way that things cut off on all sides in rooms
-  crowded with them. Where it knows no plan it says so, and prefers any step forward.
-* What a box holds is invisible. Boxes are opened only where a door needs a key that is nowhere to be seen.
-* BabyAI's strict missions (the Debug levels) fail by their own rule when the second of two doors is asked for.
-* Pictures that MiniGrid did not draw at 32 pixels a tile. It then says, in prose, that it cannot read the picture.
+It also fails where every cell around a target is occupied, in some crowded rooms, in BabyAI's strict Debug levels when
+the second of two doors is asked for, and on pictures that MiniGrid did not draw at 32 pixels a tile. Where it knows no
+plan it says so; a picture that it cannot read gets an answer in prose, which counts as a bad reply.
 """
 
 from __future__ import annotations
@@ -41,7 +37,7 @@ VERSION = "1"
 
 
 def register() -> None:
-    """Make LiteLLM know the model; calling it again changes nothing.
+    """Register the model with LiteLLM; calling it again changes nothing.
 
     Imports LiteLLM, which takes a second or two; importing this package does not.
     """

@@ -1,4 +1,4 @@
-"""The first stage: what is where."""
+"""First stage: from a state to the fields of an analysis, and from an analysis back to the state that it reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .dynamic_obstacles import has_moving_balls
 from .goals import target_cells
 from .grid import HEADINGS, PORTABLE, WALL, Scene, Thing, World, is_free
-from .mission import Task, read_what
+from .mission import Instruction, read_description
 
 CREDIT = "A scripted planner answers here, not a language model."
 
@@ -17,18 +17,18 @@ _COMPASS = ("east", "south", "west", "north")
 _HEADING_WORDS = {name: number for names in (HEADINGS, _COMPASS) for number, name in enumerate(names)}
 
 
-def report(scene: Scene, task: Task) -> dict[str, Any]:
+def report(scene: Scene, instruction: Instruction) -> dict[str, Any]:
     """The fields of a grid analysis.
 
     Args:
-        scene: the grid, and where the agent is or is thought to be.
-        task: what is to be done, which decides what the targets are.
+        scene: the state, noise included.
+        instruction: what is to be done, which decides what the targets are.
     """
     world = scene.world
     row, column = world.row_column(scene.agent)
     heading = HEADINGS[scene.heading]
     carrying = f"a {world.carrying.name}" if world.carrying is not None else "nothing"
-    targets = _places(world, target_cells(task, world))
+    targets = _places(world, target_cells(instruction, world))
     named = [f"{place['what']} at row {place['row']}, column {place['column']}" for place in targets]
     wanted = f"What fulfils the mission: {'; '.join(named)}." if named else "Nothing seen fulfils the mission."
     return {
@@ -54,32 +54,31 @@ def _places(world: World, cells: list[int]) -> list[dict[str, Any]]:
 
 
 def _obstacles(world: World) -> list[int]:
-    """Everything that stops a step, in reading order; of the walls those inside the outermost ring only."""
+    """Everything that blocks a step, in reading order; of the walls only those inside the outermost ring."""
     blocking = (cell for cell, thing in enumerate(world.cells) if not is_free(thing) and thing != Thing("lava"))
     return [cell for cell in blocking if world.cells[cell] != WALL or world.is_inside(cell)]
 
 
-def as_reported(analysis: Mapping[str, Any], scene: Scene, task: Task) -> tuple[Scene, list[int]]:
-    """The scene as an earlier analysis has it, and its target cells.
+def as_reported(analysis: Mapping[str, Any], scene: Scene, instruction: Instruction) -> tuple[Scene, list[int]]:
+    """The state as an analysis reports it, and the target cells.
 
     Args:
         analysis: the answer of the first stage; empty if there was none.
-        scene: what the picture shows. Everything but agent and targets is taken from it, and so is what the analysis
-            leaves out or puts outside of the grid.
-        task: what is to be done.
+        scene: what the picture shows. It fills in what the analysis does not report or puts outside of the grid.
+        instruction: what is to be done.
     """
     world = scene.world
     agent = _cell(world, analysis.get("agent_row"), analysis.get("agent_column"))
     heading = _HEADING_WORDS.get(str(analysis.get("heading")).lower(), scene.heading)
-    told = replace(scene, agent=scene.agent if agent is None else agent, heading=heading)
+    reported = replace(scene, agent=scene.agent if agent is None else agent, heading=heading)
     places = analysis.get("targets")
     targets = []
     for place in places if isinstance(places, list) else ():
         cell = _cell(world, place.get("row"), place.get("column")) if isinstance(place, Mapping) else None
         if cell is not None:
             targets.append(cell)
-            world = _with_target(world, cell, str(place.get("what", "")), task)
-    return replace(told, world=world), targets or target_cells(task, world)
+            world = _with_target(world, cell, str(place.get("what", "")), instruction)
+    return replace(reported, world=world), targets or target_cells(instruction, world)
 
 
 def _cell(world: World, row: Any, column: Any) -> int | None:
@@ -89,10 +88,10 @@ def _cell(world: World, row: Any, column: Any) -> int | None:
         return None
 
 
-def _with_target(world: World, cell: int, what: str, task: Task) -> World:
-    """The world as one imagines it who believes that this thing is there."""
-    named = read_what(what)
-    if task.verb == "reach" and world.cells[cell] in (None, WALL):
+def _with_target(world: World, cell: int, what: str, instruction: Instruction) -> World:
+    """The world with the reported target in its cell, unless it is there already."""
+    named = read_description(what)
+    if instruction.verb == "reach" and world.cells[cell] in (None, WALL):
         return world.put(cell, Thing("goal", "green"))
     if named.kind in PORTABLE and not named.fits(world.cells[cell]):
         return world.put(cell, Thing(named.kind, named.color))

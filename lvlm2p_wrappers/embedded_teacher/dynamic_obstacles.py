@@ -1,9 +1,8 @@
-"""Balls that move, as in MiniGrid's Dynamic-Obstacles.
+"""Dynamic-Obstacles: balls that move at random, and the expected steps past them.
 
-The rule of the environment, read from its source: going forward while anything but the goal is in the cell ahead *at
-the moment of choosing* ends the episode with -1, even if it has moved away by then. After the choice each ball in turn
-jumps to a random empty one of the eight cells around it, and to none that the agent is in. Only then the agent moves;
-a ball that has jumped into its way stops it without harm.
+The environment's rule: ``forward`` with anything but the goal in the cell ahead *before the step* ends the episode with
+-1, even if the ball moves away in that step. Then each ball in turn jumps to a random empty one of the eight cells
+around it, never onto the agent. Only then the agent moves; a ball that has jumped into its way stops it without harm.
 """
 
 from __future__ import annotations
@@ -15,31 +14,30 @@ from .shortest_path import Distances, distances, entry_costs
 
 
 def has_moving_balls(world: World) -> bool:
-    """Whether it looks like Dynamic-Obstacles: a goal square and balls, and no other thing but walls."""
+    """Whether it looks like Dynamic-Obstacles: a goal square, balls and walls, and nothing else."""
     kinds = {thing.kind for thing in world.cells if thing is not None}
     return kinds == {"wall", "ball", "goal"} and world.carrying is None
 
 
 def expected_steps(scene: Scene, goals: Collection[int]) -> dict[str, float | None]:
-    """Steps expected to the goal after each of the three actions; None for one that ends the episode.
+    """Expected steps to the goal after each of the three actions; None for one that ends the episode.
 
-    The way itself is the shortest one without balls; they move on before the agent gets there. Whether one of them
-    jumps into the agent's way now is counted with its probability.
+    The path is the shortest one without balls, since they move on before the agent gets there. Only the probability
+    that one of them jumps into the agent's way in this step counts.
 
     Args:
-        scene: the grid and the agent.
-        goals: the cells to get to.
+        scene: the state.
+        goals: the cells to reach.
     """
     world = scene.world
     bare = _without_balls(world)
-    seeds = {cell * 4 + heading: 0 for cell in goals for heading in range(4)}
-    found = distances(bare, entry_costs(bare), seeds)
-    expected: dict[str, float | None] = {
+    sources = {cell * 4 + heading: 0 for cell in goals for heading in range(4)}
+    found = distances(bare, entry_costs(bare), sources)
+    return {
         "left": 1.0 + found[scene.agent * 4 + (scene.heading - 1) % 4],
         "right": 1.0 + found[scene.agent * 4 + (scene.heading + 1) % 4],
         "forward": _forward(scene, found),
     }
-    return expected
 
 
 def _forward(scene: Scene, found: Distances) -> float | None:
@@ -58,7 +56,7 @@ def _without_balls(world: World) -> World:
 
 
 def _risk_of_ball(scene: Scene) -> float:
-    """Probability that a ball jumps into the cell ahead, each one choosing evenly among the empty cells around it."""
+    """Probability that a ball jumps into the cell ahead; each chooses uniformly among the empty cells around it."""
     world = scene.world
     stays_free = 1.0
     for ball in world.find("ball"):

@@ -1,4 +1,4 @@
-"""What a picture shows: things on a grid, the agent among them."""
+"""The state that a picture shows: a grid of things, and the agent's cell and heading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PORTABLE = frozenset({"key", "ball", "box"})
 
 
 class Thing(NamedTuple):
-    """An object of MiniGrid as a picture shows it; ``state`` is open, closed or locked for doors, else empty."""
+    """What lies in a cell (MiniGrid's ``WorldObj``); ``state`` is open, closed or locked for doors, else empty."""
 
     kind: str
     color: str = ""
@@ -21,7 +21,7 @@ class Thing(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What a person calls it, such as ``"closed red door"`` or ``"lava"``."""
+        """Its name in words, such as ``"closed red door"`` or ``"lava"``."""
         if self.kind == "goal":
             return "green goal square"
         return " ".join(word for word in (self.state, self.color, self.kind) if word)
@@ -32,13 +32,15 @@ WALL = Thing("wall")
 
 @dataclass(frozen=True)
 class World:
-    """A grid with a border of walls around it, so that a step never needs a bounds check.
+    """The grid without the agent, and what the agent carries; a border of walls saves bounds checks.
+
+    A cell is an index into ``cells``; a pose is ``cell * 4 + heading``.
 
     Attributes:
         width: columns of the grid, without the border.
         height: rows of the grid, without the border.
-        cells: what lies in each cell, row by row, border included; None where nothing does.
-        carrying: the thing in the agent's hands.
+        cells: the thing in each cell, row by row, border included; None where there is nothing.
+        carrying: the carried thing.
     """
 
     width: int
@@ -53,14 +55,14 @@ class World:
 
     @property
     def steps(self) -> tuple[int, int, int, int]:
-        """What one step adds to a cell's index, by direction."""
+        """What one step adds to a cell, by direction."""
         return (1, self.stride, -1, -self.stride)
 
     def index(self, row: int, column: int) -> int:
-        """The index of a cell given in MiniGrid's coordinates.
+        """The cell at MiniGrid's coordinates.
 
         Raises:
-            ValueError: the cell is not on the grid.
+            ValueError: the coordinates are not on the grid.
         """
         if not (0 <= row < self.height and 0 <= column < self.width):
             raise ValueError(f"row {row}, column {column} is not on a grid of {self.height} rows, {self.width} columns")
@@ -81,15 +83,15 @@ class World:
         return tuple(cell + row + side for row in rows for side in sides if row or side)
 
     def find(self, *kinds: str) -> list[int]:
-        """All cells that hold a thing of one of these kinds, in reading order."""
+        """All cells with a thing of one of these kinds, in reading order."""
         return [cell for cell, thing in enumerate(self.cells) if is_a(thing, *kinds)]
 
     def put(self, cell: int, thing: Thing | None) -> World:
-        """The world with something else in one cell."""
+        """A copy with another thing in one cell."""
         return replace(self, cells=(*self.cells[:cell], thing, *self.cells[cell + 1 :]))
 
     def carry(self, thing: Thing | None) -> World:
-        """The world with something else in the agent's hands."""
+        """A copy with another carried thing."""
         return replace(self, carrying=thing)
 
     def is_inside(self, cell: int) -> bool:
@@ -100,7 +102,7 @@ class World:
 
 @dataclass(frozen=True)
 class Scene:
-    """A world and where the agent is in it; ``heading`` is one of MiniGrid's directions 0 to 3."""
+    """A state: the world, the agent's cell, and its heading, one of MiniGrid's directions 0 to 3."""
 
     world: World
     agent: int
@@ -118,10 +120,10 @@ class Scene:
 
 
 def is_a(thing: Thing | None, *kinds: str) -> bool:
-    """Whether there is a thing, and it is of one of these kinds."""
+    """Whether there is a thing of one of these kinds."""
     return thing is not None and thing.kind in kinds
 
 
 def is_free(thing: Thing | None) -> bool:
-    """Whether an agent may stand there and live."""
+    """Whether the agent may enter its cell and survive."""
     return thing is None or thing.kind in ("floor", "goal") or (thing.kind == "door" and thing.state == "open")

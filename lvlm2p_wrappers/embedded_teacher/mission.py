@@ -1,7 +1,7 @@
-"""Reads a mission: a sentence in, the part of it that is to be done now out.
+"""Mission parser: from MiniGrid's or BabyAI's sentence to the instruction that comes next.
 
-The grammar is that of MiniGrid's and BabyAI's own missions. A picture has no memory, so a part counts as done when it
-shows that it is: a door is open, a thing is in the hands, one thing lies next to another.
+A picture has no memory, so an instruction counts as done when the picture shows it: a door is open, a thing is carried,
+one thing lies next to another.
 """
 
 from __future__ import annotations
@@ -15,51 +15,51 @@ from .grid import COLORS, PORTABLE, Thing, World
 Verb = Literal["reach", "fetch", "pick up", "go to", "open", "put", "match", "explore"]
 
 
-class What(NamedTuple):
-    """A description of things; an empty string leaves that side open."""
+class Description(NamedTuple):
+    """The kind and color of the things that a mission means; an empty string fits any."""
 
     kind: str = ""
     color: str = ""
 
     def fits(self, thing: Thing | None) -> bool:
-        """Whether a thing is one of those described. Only doors and portable things are ever meant."""
+        """Whether a thing is one of those described; only doors and portable things are ever meant."""
         if thing is None or thing.kind not in (*PORTABLE, "door"):
             return False
         return self.kind in ("", thing.kind) and self.color in ("", thing.color)
 
 
-ANYTHING = What()
+ANYTHING = Description()
 
 
 @dataclass(frozen=True)
-class Task:
+class Instruction:
     """One part of a mission.
 
     Attributes:
         verb: what to do.
-        what: with what; the thing to move where the verb is ``"put"``.
-        where: next to what the thing is to be put.
-        reach: how far from ``where`` still counts: ``"beside"`` (four neighbours) or ``"near"`` (all eight).
+        thing: to what; the thing to move where the verb is ``"put"``.
+        place: next to what the thing is to be put.
+        reach: how far from ``place`` still counts: ``"beside"`` (four neighbours) or ``"near"`` (all eight).
         last: whether the episode ends with success when this part is done.
-        spoiler: a description of doors that must not be opened yet.
+        forbidden: doors that must not be opened yet.
     """
 
     verb: Verb
-    what: What = ANYTHING
-    where: What = ANYTHING
+    thing: Description = ANYTHING
+    place: Description = ANYTHING
     reach: Literal["beside", "near"] = "beside"
     last: bool = True
-    spoiler: What | None = None
+    forbidden: Description | None = None
 
     def is_done(self, world: World) -> bool:
         """Whether the picture shows that this part is done."""
         if self.verb == "open":
-            return any(thing is not None and thing.state == "open" and self.what.fits(thing) for thing in world.cells)
+            return any(thing is not None and thing.state == "open" and self.thing.fits(thing) for thing in world.cells)
         if self.verb in ("pick up", "fetch"):
-            return self.what.fits(world.carrying)
+            return self.thing.fits(world.carrying)
         if self.verb == "put":
-            moved = (cell for cell, thing in enumerate(world.cells) if self.what.fits(thing))
-            return any(self.where.fits(world.cells[beside]) for cell in moved for beside in world.around(cell))
+            moved = (cell for cell, thing in enumerate(world.cells) if self.thing.fits(thing))
+            return any(self.place.fits(world.cells[beside]) for cell in moved for beside in world.around(cell))
         return False
 
 
@@ -71,26 +71,24 @@ _VERBS: tuple[tuple[str, Verb], ...] = (
 )
 
 
-def current_task(mission: str, world: World) -> Task:
+def current_instruction(mission: str, world: World) -> Instruction:
     """The part of a mission that is to be done next.
 
-    Without a mission, or with one that is not understood, it is the most sensible thing to be seen: the goal square if
-    there is one, else picking up the nearest thing, else going to a door of the outer wall, else opening a door.
+    A mission that is empty or not understood is guessed from the grid: the goal square if there is one, else picking up
+    the nearest thing, else going to a door of the outer wall, else opening a door.
     """
     if "matching object" in mission:
-        return Task("match")
+        return Instruction("match")
     if "goal" in mission and world.find("goal"):
-        return Task("reach")
+        return Instruction("reach")
     groups = _groups(mission)
-    if not groups:
-        return _guess(world)
     for number, group in enumerate(groups):
         # What no picture can show goes last, where the end of the episode shows it.
-        for part in sorted(group, key=lambda task: task.verb == "go to"):
+        for part in sorted(group, key=lambda part: part.verb == "go to"):
             is_last = number == len(groups) - 1 and all(other is part or other.is_done(world) for other in group)
             if is_last or not part.is_done(world):
-                spoiler = groups[-1][0].what if _is_red_blue(mission) and number == 0 else None
-                return Task(part.verb, part.what, part.where, part.reach, is_last, spoiler)
+                forbidden = groups[-1][0].thing if _is_red_blue(mission) and number == 0 else None
+                return Instruction(part.verb, part.thing, part.place, part.reach, is_last, forbidden)
     return _guess(world)
 
 
@@ -99,8 +97,8 @@ def _is_red_blue(mission: str) -> bool:
     return re.fullmatch(r"open the \w+ door then the \w+ door", mission) is not None
 
 
-def _groups(mission: str) -> list[list[Task]]:
-    """Groups of parts, in the order in which they must be done; the parts of one group in any order."""
+def _groups(mission: str) -> list[list[Instruction]]:
+    """Groups of parts in the order in which they must be done; the parts of one group may be done in any order."""
     before, after_you, after = mission.partition(" after you ")
     sentences = [after, before] if after_you else re.split(r",? then ", mission)
     groups = []
@@ -108,39 +106,36 @@ def _groups(mission: str) -> list[list[Task]]:
         parts = [_part(words.strip(" .")) for words in sentence.split(" and ")]
         groups.append([part for part in parts if part is not None])
     if _is_red_blue(mission):
-        groups = [groups[0], [Task("open", _what(sentences[1]))]]
+        groups = [groups[0], [Instruction("open", read_description(sentences[1]))]]
     return [group for group in groups if group]
 
 
-def _part(words: str) -> Task | None:
+def _part(words: str) -> Instruction | None:
     put = re.match(r"^put (.+?) (next to|near) (.+)$", words)
     if put:
-        what, how, where = put.groups()
-        return Task("put", _what(what), _what(where), "near" if how == "near" else "beside")
+        thing, how, place = put.groups()
+        reach: Literal["beside", "near"] = "near" if how == "near" else "beside"
+        return Instruction("put", read_description(thing), read_description(place), reach)
     for pattern, verb in _VERBS:
         if re.match(pattern, words):
-            what = _what(words)
-            return Task(verb, what._replace(kind="door") if verb == "open" else what)
+            thing = read_description(words)
+            return Instruction(verb, thing._replace(kind="door") if verb == "open" else thing)
     return None
 
 
-def _what(words: str) -> What:
-    found = re.findall(r"[a-z]+", words)
+def read_description(words: str) -> Description:
+    """Read a description from a phrase such as ``"the red ball"``."""
+    found = re.findall(r"[a-z]+", words.lower())
     kind = next((word for word in found if word in (*PORTABLE, "door")), "")
-    return What(kind, next((word for word in found if word in COLORS), ""))
+    return Description(kind, next((word for word in found if word in COLORS), ""))
 
 
-def read_what(words: str) -> What:
-    """Read a description of a thing from any phrase, such as ``"the red ball"``."""
-    return _what(words.lower())
-
-
-def _guess(world: World) -> Task:
+def _guess(world: World) -> Instruction:
     if world.find("goal"):
-        return Task("reach")
+        return Instruction("reach")
     if world.find(*PORTABLE):
-        return Task("pick up")
+        return Instruction("pick up")
     doors = world.find("door")
     if not all(world.is_inside(cell) for cell in doors):
-        return Task("go to", What("door"))
-    return Task("open", What("door")) if doors else Task("explore")
+        return Instruction("go to", Description("door"))
+    return Instruction("open", Description("door")) if doors else Instruction("explore")

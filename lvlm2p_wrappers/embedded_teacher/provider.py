@@ -1,4 +1,4 @@
-"""The planner as LiteLLM sees it: one more provider, named ``embedded``."""
+"""LiteLLM custom provider ``embedded``: answers chat completions with the planner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CARD = {
 
 
 class EmbeddedPlanner(CustomLLM):  # type: ignore[misc]
-    """Answers LiteLLM's calls with the planner."""
+    """The handler that LiteLLM calls."""
 
     def completion(
         self,
@@ -48,7 +48,7 @@ class EmbeddedPlanner(CustomLLM):  # type: ignore[misc]
             model: the model string without ``embedded/``, options and all.
             messages: the conversation, with the picture in it.
             model_response: LiteLLM's empty response, filled in and returned.
-            optional_params: ``response_format`` is read, all other parameters mean nothing to a planner.
+            optional_params: ``response_format`` is read, all other parameters are ignored.
 
         Raises:
             CustomLLMError: 404 for another model, 400 for a wrong option or a conversation without a picture.
@@ -65,7 +65,7 @@ class EmbeddedPlanner(CustomLLM):  # type: ignore[misc]
             Choices(index=0, finish_reason="stop", message=Message(role="assistant", content=text))
         ]
         model_response.usage = _usage(messages, text)
-        # The registered price holds for the bare name only, and a string with options is no less free.
+        # The registered price is that of the bare name; a model string with options is free as well.
         model_response._hidden_params["response_cost"] = 0.0
         return model_response
 
@@ -75,7 +75,7 @@ class EmbeddedPlanner(CustomLLM):  # type: ignore[misc]
 
 
 def _usage(messages: Messages, reply: str) -> Usage:
-    """Tokens as a model would count them, roughly: four characters each, and 258 for a picture as Gemini has it."""
+    """A rough token count: four characters a token, and Gemini's 258 tokens a picture."""
     characters, pictures = 0, 0
     for message in messages:
         content = message.get("content") or ""
@@ -87,7 +87,7 @@ def _usage(messages: Messages, reply: str) -> Usage:
 
 
 def register_provider() -> None:
-    """Add the provider to LiteLLM's list, unless it is on it."""
+    """Add the provider to LiteLLM's list, once."""
     if not any(entry["provider"] == _PROVIDER for entry in litellm.custom_provider_map):
         litellm.custom_provider_map.append({"provider": _PROVIDER, "custom_handler": EmbeddedPlanner()})
         litellm.register_model({MODEL: _CARD})

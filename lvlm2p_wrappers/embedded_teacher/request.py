@@ -1,4 +1,4 @@
-"""Reads a request: the model string's options, the messages, and the schema of the reply that is wanted."""
+"""Request parser: the options in the model string, the messages, and the schema of the reply."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class RefusedError(Exception):
-    """The request cannot be answered by this model at all; ``status`` is what HTTP would say."""
+    """The model cannot answer such a request; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -32,22 +32,22 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What the model string asks for.
+    """The options in the model string.
 
     Attributes:
-        tau: softness of the answers, in steps; above 0.
-        error: share of situations in which a wrong action gets most of the probability.
-        misread: share of situations in which the analysis is wrong.
-        salt: any text; another salt makes other situations go wrong.
+        tau: temperature of the softmax over extra steps, in steps; above 0.
+        error: label noise: share of states in which a wrong action gets most of the probability.
+        misread: perception noise: share of states in which the analysis is wrong.
+        noise_seed: any text; another seed picks other states.
     """
 
     tau: float = DEFAULT_TAU
     error: float = 0.0
     misread: float = 0.0
-    salt: str = "0"
+    noise_seed: str = "0"
 
 
-def _softness(text: str) -> float:
+def _temperature(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value > 0):
         raise ValueError
@@ -61,22 +61,23 @@ def _share(text: str) -> float:
     return value
 
 
-def _salt(text: str) -> str:
+def _seed(text: str) -> str:
     if not text:
         raise ValueError
     return text
 
 
 _OPTIONS: dict[str, tuple[Callable[[str], float | str], str]] = {
-    "tau": (_softness, "a number above 0"),
+    "tau": (_temperature, "a number above 0"),
     "error": (_share, "a number from 0 to 1"),
     "misread": (_share, "a number from 0 to 1"),
-    "salt": (_salt, "any text"),
+    "noise_seed": (_seed, "any text"),
 }
+_ALIASES = {"salt": "noise_seed"}
 
 
 def read_options(model: str) -> Options:
-    """Read the options from a model string such as ``"minigrid-planner?error=0.1&salt=3"``.
+    """Read the options from a model string such as ``"minigrid-planner?error=0.1&noise_seed=3"``.
 
     Raises:
         RefusedError: 404 for another model's name, 400 for an option that does not exist or a value that cannot be.
@@ -86,32 +87,31 @@ def read_options(model: str) -> Options:
         raise RefusedError(f"no embedded model {name!r}; there is one: {NAME!r}", status=404)
     valid = "; ".join(f"{option}: {what}" for option, (_, what) in _OPTIONS.items())
     values: dict[str, Any] = {}
-    for option, text in parse_qsl(query, keep_blank_values=True):
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        option = _ALIASES.get(name, name)
         if option not in _OPTIONS:
-            raise RefusedError(f"{model!r}: unknown option {option!r}; options are {valid}", status=400)
+            raise RefusedError(f"{model!r}: unknown option {name!r}; options are {valid}", status=400)
         if option in values:
             raise RefusedError(f"{model!r}: option {option!r} is given twice", status=400)
         read, what = _OPTIONS[option]
         try:
             values[option] = read(text)
         except ValueError:
-            raise RefusedError(
-                f"{model!r}: {option}={text!r} must be {what}; options are {valid}", status=400
-            ) from None
+            raise RefusedError(f"{model!r}: {name}={text!r} must be {what}; options are {valid}", status=400) from None
     return Options(**values)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the messages and the schema say.
+    """The contents of the messages and the schema.
 
     Attributes:
         picture: the last picture sent, as a ``data:`` URL.
         mission: the mission in lower case; empty if the text has none.
-        carrying: the thing in the agent's hands; None also where the text does not say.
-        analysis: the first stage's answer, where the text holds one.
+        carrying: the carried thing; None also where the text does not say.
+        analysis: the first stage's answer, where the text has one.
         schema: JSON schema of the reply.
-        actions: names of the actions that the reply must weigh; empty in the first stage.
+        actions: names of the actions that the reply gives probabilities; empty in the first stage.
     """
 
     picture: str
@@ -123,10 +123,10 @@ class Request:
 
 
 def read_request(messages: Messages, response_format: Any) -> Request:
-    """Read mission, carried thing, analysis, picture and the wanted reply.
+    """Read mission, carried thing, analysis, picture and schema.
 
-    Of each the last one in the conversation counts, so that examples before it do no harm, and a turn that asks for a
-    repair need not repeat it.
+    Of each the last one in the conversation counts, so that examples before it are ignored, and a repair turn need not
+    repeat it.
 
     Raises:
         RefusedError: 400 where no message holds a picture.
@@ -144,19 +144,19 @@ def read_request(messages: Messages, response_format: Any) -> Request:
         )
     text = "\n".join(texts)
     schema = _schema(response_format)
-    weights = schema.get("properties", {}).get("probabilities", {})
+    probabilities = schema.get("properties", {}).get("probabilities", {})
     return Request(
         picture=pictures[-1],
         mission=_label(text, "mission").lower(),
         carrying=read_thing(_label(text, "carrying")),
         analysis=_analysis(text),
         schema=schema,
-        actions=tuple(weights.get("properties", {})),
+        actions=tuple(probabilities.get("properties", {})),
     )
 
 
 def _parts(content: Any) -> Iterator[tuple[str, str]]:
-    """The texts and pictures of a message's content, which is a text or a list of parts."""
+    """The texts and picture URLs in a message's content."""
     if isinstance(content, str):
         yield "text", content
         return
@@ -177,7 +177,7 @@ def _schema(response_format: Any) -> Mapping[str, Any]:
 
 
 def _label(text: str, label: str) -> str:
-    """What follows the last ``label:`` that begins a line, without quotes or markup around it."""
+    """The text after the last ``label:`` that begins a line, without quotes or markup."""
     found = re.findall(rf"(?im)^[\s>*_#-]*{label}[*_]*\s*:[ \t]*(.*)$", text)
     return str(found[-1]).strip(" \t\r\"'`*_") if found else ""
 
@@ -195,7 +195,7 @@ def _analysis(text: str) -> Mapping[str, Any]:
 
 
 def read_thing(text: str) -> Thing | None:
-    """Read a portable thing from a phrase such as ``"a yellow key"``; None where the phrase names none."""
+    """Read a portable thing from a phrase such as ``"a yellow key"``; None where it names none."""
     words = re.findall(r"[a-z]+", text.lower())
     kind = next((word for word in words if word in PORTABLE), None)
     color = next((("grey" if word == "gray" else word) for word in words if word in (*COLORS, "gray")), None)

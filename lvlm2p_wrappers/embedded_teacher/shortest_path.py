@@ -1,4 +1,4 @@
-"""Shortest ways over cells and headings, and what stands in them."""
+"""Shortest paths over poses (Dijkstra's algorithm), and the obstacles on them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from .grid import PORTABLE, World, is_a, is_free
 
 FAR = 1_000_000
-"""The distance of what cannot be reached."""
+"""The distance of an unreachable pose."""
 
 CLEARING = 12
-"""What clearing an obstacle is thought to cost, in steps, when a way through several of them is sought."""
+"""Estimated steps to clear an obstacle, in the search for a path through several of them."""
 
 Distances = list[int]
-"""Steps to go, by pose (cell * 4 + heading)."""
+"""Steps to the nearest source, by pose."""
 
 
 def entry_costs(world: World, *, clearing: bool = False) -> list[int]:
-    """What entering each cell costs beyond the step itself; -1 where nobody can, or would live.
+    """The cost of entering each cell beyond the step itself; -1 where the agent cannot enter, or would not survive.
 
     Args:
         world: the grid.
-        clearing: also enter, at a price, cells that can be made free: those of portable things and of locked doors.
+        clearing: also enter, for :data:`CLEARING`, cells that can be made free: portable things and locked doors.
     """
     key = world.carrying.color if world.carrying is not None and is_a(world.carrying, "key") else None
     costs = []
@@ -38,21 +38,21 @@ def entry_costs(world: World, *, clearing: bool = False) -> list[int]:
     return costs
 
 
-def distances(world: World, costs: list[int], seeds: Mapping[int, int]) -> Distances:
-    """Steps from every pose to the nearest seed.
+def distances(world: World, costs: list[int], sources: Mapping[int, int]) -> Distances:
+    """Steps from every pose to the nearest source.
 
-    Dijkstra's algorithm, backwards from the seeds, with one bucket for each distance. A turn costs one step, going
-    forward one step and the price of entering the cell.
+    Dijkstra's algorithm, backwards from the sources, with a bucket for each distance. A turn costs one step, going
+    forward one step and the cost of entering the cell.
 
     Args:
         world: the grid.
-        costs: the prices of entering each cell, from `entry_costs`.
-        seeds: poses, each with the steps that remain from there.
+        costs: the cost of entering each cell, from :func:`entry_costs`.
+        sources: poses, each with the steps that remain from there.
     """
     steps = world.steps
     found = [FAR] * (len(costs) * 4)
     buckets: dict[int, list[int]] = {}
-    for pose, cost in seeds.items():
+    for pose, cost in sources.items():
         if cost < FAR and costs[pose >> 2] >= 0:
             buckets.setdefault(cost, []).append(pose)
     while buckets:
@@ -72,32 +72,32 @@ def distances(world: World, costs: list[int], seeds: Mapping[int, int]) -> Dista
     return found
 
 
-def cheapest_way(world: World, seeds: Mapping[int, int], pose: int) -> list[int]:
-    """The cells to go through from a pose to the cheapest seed, if all that can be cleared were cleared on the way.
+def cheapest_path(world: World, sources: Mapping[int, int], pose: int) -> list[int]:
+    """The cells on the cheapest path from a pose to a source when obstacles are cleared on the way.
 
-    Empty where no clearing helps, and where there is nowhere to go.
+    Empty where no clearing helps, and where there is no path to go.
     """
     costs = entry_costs(world, clearing=True)
-    found = distances(world, costs, seeds)
-    way: list[int] = []
-    while found[pose] < FAR and found[pose] > seeds.get(pose, -1):
+    found = distances(world, costs, sources)
+    path: list[int] = []
+    while found[pose] < FAR and found[pose] > sources.get(pose, -1):
         cell, heading = pose >> 2, pose & 3
         ahead = cell + world.steps[heading]
         if costs[ahead] >= 0 and found[pose] == found[ahead * 4 + heading] + 1 + costs[ahead]:
-            way.append(ahead)
+            path.append(ahead)
             pose = ahead * 4 + heading
         else:
             left, right = cell * 4 + ((heading - 1) & 3), cell * 4 + ((heading + 1) & 3)
             pose = left if found[left] < found[right] else right
-    return way
+    return path
 
 
-def first_obstacle(world: World, seeds: Mapping[int, int], pose: int) -> int | None:
-    """The first cell to be cleared on the cheapest way from a pose to a seed; None if no clearing helps."""
+def first_obstacle(world: World, sources: Mapping[int, int], pose: int) -> int | None:
+    """The first cell to clear on the cheapest path from a pose to a source; None if no clearing helps."""
     costs = entry_costs(world)
-    return next((cell for cell in cheapest_way(world, seeds, pose) if costs[cell] < 0), None)
+    return next((cell for cell in cheapest_path(world, sources, pose) if costs[cell] < 0), None)
 
 
 def facing(world: World, cell: int) -> tuple[int, ...]:
-    """The four poses that look at a cell from beside it."""
+    """The four poses beside a cell that face it."""
     return tuple((cell - step) * 4 + heading for heading, step in enumerate(world.steps))

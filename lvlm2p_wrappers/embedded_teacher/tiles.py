@@ -1,8 +1,7 @@
-"""Reads a picture: pixels in, grid out, by comparing each tile with MiniGrid's own drawings of everything there is.
+"""Template matching: from the pixels of a picture to the grid, by comparing each tile with MiniGrid's drawings.
 
-MiniGrid draws the agent over what it stands on, and the mixture is different for every thing that it can stand on, so
-nothing is lost: open doors, goals, lava and floors are recognised under the agent too. What is inside a box, and which
-unlocked door was locked before, is not in the picture.
+MiniGrid draws the agent over what it stands on, and each mixture is different, so open doors, goals, lava and floors
+are recognised under the agent too. What a box holds is not in the picture, nor which unlocked door was locked before.
 """
 
 from __future__ import annotations
@@ -24,11 +23,14 @@ from .grid import COLORS, WALL, Scene, Thing, World
 TILE = 32
 """Pixels along a side of a tile."""
 
+MAX_PIXELS = 50_000_000
+"""A larger picture is not decoded: a few bytes of a PNG may mean gigabytes."""
+
 _WHITE = b"\xff" * (TILE * TILE * 3)
 
 
 class UnreadableError(Exception):
-    """The picture does not show a MiniGrid grid; the message says what was seen instead."""
+    """The picture does not show a MiniGrid grid; the message says what it shows instead."""
 
 
 class _Tile(NamedTuple):
@@ -37,7 +39,7 @@ class _Tile(NamedTuple):
 
 
 def _tiles() -> Iterator[_Tile]:
-    """Everything that MiniGrid can draw in one tile, commonest first."""
+    """Everything that MiniGrid can draw in one tile, most frequent first."""
     headings = (0, 1, 2, 3)
     yield _Tile(None, None)
     yield _Tile(WALL, None)
@@ -52,7 +54,7 @@ def _tiles() -> Iterator[_Tile]:
 
 
 def _draw(tile: _Tile) -> bytes:
-    """The pixels of a tile, as MiniGrid renders it."""
+    """The pixels of a tile as MiniGrid renders it."""
     from minigrid.core.grid import Grid
     from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
 
@@ -70,11 +72,11 @@ def _draw(tile: _Tile) -> bytes:
 
 
 class _Templates:
-    """Drawings and what they show. Drawn as they are needed: all of them take seconds, those of one task far less."""
+    """MiniGrid's drawings and what they show, drawn on demand: all of them take seconds, those of one task far less."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Tile] = {}
-        self._undrawn = _tiles()
+        self._not_drawn = _tiles()
         self._lock = threading.Lock()
 
     def match(self, pixels: bytes) -> _Tile | None:
@@ -84,7 +86,7 @@ class _Templates:
     def _draw_until(self, pixels: bytes) -> _Tile | None:
         with self._lock:
             while pixels not in self._known:
-                tile = next(self._undrawn, None)
+                tile = next(self._not_drawn, None)
                 if tile is None:
                     return None
                 self._known.setdefault(_draw(tile), tile)
@@ -94,17 +96,17 @@ class _Templates:
 _templates = _Templates()
 
 
-# The second stage brings the picture of the first one again.
+# The second stage sends the picture of the first one again.
 @lru_cache(maxsize=64)
 def read_picture(url: str) -> Scene:
     """Recognise the grid in a picture.
 
     Args:
-        url: a ``data:`` URL of a picture whose tiles are 32 pixels wide, with or without a margin of one tile on all
-            sides. What is printed in the margin does not matter.
+        url: a ``data:`` URL of a PNG whose tiles are 32 pixels wide, with or without a margin of one tile on all sides.
+            What is printed in the margin does not matter.
 
     Raises:
-        UnreadableError: it is no picture, or not one of a MiniGrid grid with one agent in it.
+        UnreadableError: it is no picture, has more than 50 megapixels, or shows no MiniGrid grid with one agent in it.
     """
     tiles = _cut(_decode(url))
     height, width = tiles.shape[:2]
@@ -132,13 +134,15 @@ def _decode(url: str) -> npt.NDArray[np.uint8]:
         raise UnreadableError("it was not sent as a base64 data URL")
     try:
         with Image.open(BytesIO(base64.b64decode(data, validate=True))) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             return np.asarray(image.convert("RGB"))
     except (binascii.Error, UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableError(f"it is no picture ({error})") from error
 
 
 def _cut(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Cut a picture into tiles and drop the margin; the result has the shape (rows, columns, 32, 32, 3)."""
+    """Cut a picture into tiles and drop the margin: (rows, columns, 32, 32, 3) uint8."""
     height, width = pixels.shape[:2]
     if height % TILE or width % TILE:
         raise UnreadableError(f"{width} x {height} pixels are no whole number of {TILE}-pixel tiles")

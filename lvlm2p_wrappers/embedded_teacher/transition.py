@@ -1,4 +1,4 @@
-"""What an action does, by MiniGrid's rules, and whether it ends the episode."""
+"""Deterministic transition model of MiniGrid: the state after an action, and whether the episode ends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal
 
-from .goals import fork_side, is_beside_task
+from .goals import fork_side, is_go_to_door
 from .grid import PORTABLE, Scene, Thing, World, is_a, is_free
-from .mission import Task
+from .mission import Instruction
 
 Ending = Literal["success", "failure"]
 
@@ -26,8 +26,8 @@ def canonical(action: str) -> str:
     return _NAMES.get(name, name)
 
 
-def after(scene: Scene, action: str) -> Scene:
-    """The scene after an action; the same object where the action changes nothing."""
+def step(scene: Scene, action: str) -> Scene:
+    """The state after an action; the same object where the action changes nothing."""
     world, front = scene.world, scene.front
     thing = world.cells[front]
     if action == "left":
@@ -59,28 +59,30 @@ def _toggled(world: World, cell: int) -> World:
     return world.put(cell, thing._replace(state="closed" if thing.state == "open" else "open"))
 
 
-def ending(task: Task, scene: Scene, action: str, targets: Collection[int]) -> Ending | None:
-    """How the episode ends with an action, by the rules of the tasks that the mission may belong to; None: it goes on.
+def ending(instruction: Instruction, scene: Scene, action: str, targets: Collection[int]) -> Ending | None:
+    """How the episode ends with an action; None where it goes on.
 
-    Missions of different tasks may read alike. An action that fails in one of them and is of no use in the others
-    counts as a failure.
+    Missions of different tasks may read alike. An action that fails in one of them and is useless in the others counts
+    as a failure.
     """
     thing = scene.world.cells[scene.front]
     if action == "forward":
-        return _step_ending(task, scene, thing, targets)
+        return _forward_ending(instruction, scene, thing, targets)
     if action in ("pickup", "drop"):
-        return _hand_ending(task, scene, action)
+        return _hand_ending(instruction, scene, action)
     if action == "toggle":
-        return _toggle_ending(task, scene, thing)
-    if action == "done" and task.verb == "go to":
-        return _done_ending(task, scene, targets)
+        return _toggle_ending(instruction, scene, thing)
+    if action == "done" and instruction.verb == "go to":
+        return _done_ending(instruction, scene, targets)
     return None
 
 
-def _step_ending(task: Task, scene: Scene, thing: Thing | None, targets: Collection[int]) -> Ending | None:
+def _forward_ending(
+    instruction: Instruction, scene: Scene, thing: Thing | None, targets: Collection[int]
+) -> Ending | None:
     if is_a(thing, "goal", "lava"):
         return "success" if is_a(thing, "goal") else "failure"
-    if task.verb == "match":
+    if instruction.verb == "match":
         sides = [fork_side(scene.world, cell) for cell in scene.world.find("key", "ball")]
         if scene.front in targets:
             return "success"
@@ -88,42 +90,46 @@ def _step_ending(task: Task, scene: Scene, thing: Thing | None, targets: Collect
     return None
 
 
-def _hand_ending(task: Task, scene: Scene, action: str) -> Ending | None:
-    now = after(scene, action)
+def _hand_ending(instruction: Instruction, scene: Scene, action: str) -> Ending | None:
+    now = step(scene, action)
     if now is scene:
         return None
     if action == "pickup":
-        right = task.what.fits(now.world.carrying)
-        if task.verb in ("fetch", "pick up") and right and task.last:
+        right = instruction.thing.fits(now.world.carrying)
+        if instruction.verb in ("fetch", "pick up") and right and instruction.last:
             return "success"
-        fatal = task.verb == "fetch" or (task.verb == "put" and task.reach == "near")
+        fatal = instruction.verb == "fetch" or (instruction.verb == "put" and instruction.reach == "near")
         return "failure" if fatal and not right else None
-    if task.verb != "put" or not task.what.fits(scene.world.carrying):
+    if instruction.verb != "put" or not instruction.thing.fits(scene.world.carrying):
         return None
-    if _lies_well(task, now):
-        return "success" if task.last else None
-    return "failure" if task.reach == "near" else None
+    if _lies_well(instruction, now):
+        return "success" if instruction.last else None
+    return "failure" if instruction.reach == "near" else None
 
 
-def _lies_well(task: Task, scene: Scene) -> bool:
+def _lies_well(instruction: Instruction, scene: Scene) -> bool:
     world = scene.world
-    around = world.near(scene.front) if task.reach == "near" else world.around(scene.front)
-    return any(task.where.fits(world.cells[cell]) for cell in around)
+    around = world.near(scene.front) if instruction.reach == "near" else world.around(scene.front)
+    return any(instruction.place.fits(world.cells[cell]) for cell in around)
 
 
-def _toggle_ending(task: Task, scene: Scene, thing: Thing | None) -> Ending | None:
-    if task.verb == "go to" and (is_beside_task(task, scene.world) or not scene.world.find("door")):
+def _toggle_ending(instruction: Instruction, scene: Scene, thing: Thing | None) -> Ending | None:
+    if instruction.verb == "go to" and (is_go_to_door(instruction, scene.world) or not scene.world.find("door")):
         return "failure"
-    changed = after(scene, "toggle").world.cells[scene.front]
+    changed = step(scene, "toggle").world.cells[scene.front]
     opened = changed is not None and changed.state == "open" and changed != thing
-    if opened and task.spoiler is not None and task.spoiler.fits(changed):
+    if opened and instruction.forbidden is not None and instruction.forbidden.fits(changed):
         return "failure"
-    return "success" if opened and task.verb == "open" and task.last and task.what.fits(changed) else None
+    return (
+        "success"
+        if opened and instruction.verb == "open" and instruction.last and instruction.thing.fits(changed)
+        else None
+    )
 
 
-def _done_ending(task: Task, scene: Scene, targets: Collection[int]) -> Ending | None:
-    if is_beside_task(task, scene.world):
+def _done_ending(instruction: Instruction, scene: Scene, targets: Collection[int]) -> Ending | None:
+    if is_go_to_door(instruction, scene.world):
         return "success" if set(targets) & set(scene.world.around(scene.agent)) else "failure"
     if scene.front in targets:
-        return "success" if task.last else None
+        return "success" if instruction.last else None
     return None if scene.world.find("door") else "failure"

@@ -24,13 +24,13 @@ from minigrid.envs.babyai.core.verifier import (
 
 from lvlm2p_wrappers.embedded_teacher.goals import target_cells
 from lvlm2p_wrappers.embedded_teacher.grid import PORTABLE, World
-from lvlm2p_wrappers.embedded_teacher.mission import Task, What, current_task
+from lvlm2p_wrappers.embedded_teacher.mission import Description, Instruction, current_instruction
 
 
 class Goal(NamedTuple):
     """One part of a mission, and the cells that fulfil it."""
 
-    task: Task
+    task: Instruction
     targets: list[int]
 
 
@@ -65,7 +65,7 @@ def duty(grid: Any, world: World) -> Objective:
         return Objective(tuple(groups[0]), tuple(cells[0]), tuple(itertools.chain(*cells[1:])), tuple(lava))
     if not grid.mission:  # Playground rewards nothing
         return Objective((), (), (), tuple(lava))
-    task = current_task(grid.mission.lower(), world)
+    task = current_instruction(grid.mission.lower(), world)
     goal = Goal(task, target_cells(task, world))
     if isinstance(grid, MemoryEnv):
         return _memory(grid, world, goal)
@@ -98,20 +98,20 @@ def _groups(instruction: Any) -> list[list[Any]]:
 
 def _goal(part: Any, world: World) -> Goal:
     if isinstance(part, GoToInstr):
-        return Goal(Task("go to", _what(part.desc)), list(_at(world, part.desc.obj_poss)))
+        return Goal(Instruction("go to", _what(part.desc)), list(_at(world, part.desc.obj_poss)))
     if isinstance(part, OpenInstr):
         doors = [door for door in part.desc.obj_set if not door.is_open] or part.desc.obj_set
-        return Goal(Task("open", _what(part.desc)), list(_at(world, (door.cur_pos for door in doors))))
+        return Goal(Instruction("open", _what(part.desc)), list(_at(world, (door.cur_pos for door in doors))))
     if isinstance(part, PickupInstr):
-        return Goal(Task("pick up", _what(part.desc)), list(_lying(world, part.desc)))
+        return Goal(Instruction("pick up", _what(part.desc)), list(_lying(world, part.desc)))
     move, fixed = part.desc_move, part.desc_fixed
     carried = any(thing is part.env.carrying for thing in move.obj_set)
     things = [] if carried else list(_lying(world, move))
-    return Goal(Task("put", _what(move), _what(fixed)), [*things, *_at(world, fixed.obj_poss)])
+    return Goal(Instruction("put", _what(move), _what(fixed)), [*things, *_at(world, fixed.obj_poss)])
 
 
-def _what(described: Any) -> What:
-    return What(described.type or "", described.color or "")
+def _what(described: Any) -> Description:
+    return Description(described.type or "", described.color or "")
 
 
 def _lying(world: World, described: Any) -> Iterator[int]:

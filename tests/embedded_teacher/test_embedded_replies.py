@@ -141,21 +141,21 @@ def test_errors_are_spread_over_all_wrong_actions():
 
 def test_the_same_situation_goes_wrong_in_the_same_way_whatever_the_prompt():
     for picture, mission, carrying in situations("MiniGrid-Fetch-8x8-N3-v0", 40):
-        model = "minigrid-planner?error=0.5&salt=3"
+        model = "minigrid-planner?error=0.5&noise_seed=3"
         assert weigh(picture, mission, carrying, model=model) == weigh(
             picture, "Please think.", carrying.upper(), mission, "Now answer.", model=model
         )
 
 
-def test_another_salt_makes_other_situations_go_wrong():
+def test_another_noise_seed_makes_other_situations_go_wrong():
     views = list(situations("MiniGrid-Fetch-8x8-N3-v0", 60))
     wrong = [
         {
             n
             for n, view in enumerate(views)
-            if not optimal(weigh(*view, model=f"minigrid-planner?error=0.3&salt={salt}"), weigh(*view))
+            if not optimal(weigh(*view, model=f"minigrid-planner?error=0.3&noise_seed={seed}"), weigh(*view))
         }
-        for salt in (1, 2)
+        for seed in (1, 2)
     ]
     assert wrong[0] != wrong[1]
     assert all(5 < len(some) < 35 for some in wrong)

@@ -31,7 +31,11 @@ def read(*lines, schema=None):
 
 def test_options_are_read_from_the_model_string():
     assert read_options("minigrid-planner") == Options(DEFAULT_TAU, 0.0, 0.0, "0")
-    assert read_options("minigrid-planner?tau=2&error=0.25&salt=7&misread=1") == Options(2.0, 0.25, 1.0, "7")
+    assert read_options("minigrid-planner?tau=2&error=0.25&noise_seed=7&misread=1") == Options(2.0, 0.25, 1.0, "7")
+
+
+def test_salt_is_accepted_as_the_older_name_of_the_noise_seed():
+    assert read_options("minigrid-planner?error=0.5&salt=7") == read_options("minigrid-planner?error=0.5&noise_seed=7")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,8 @@ def test_options_are_read_from_the_model_string():
         ("minigrid-planner?error=1.5", "error='1.5'"),
         ("minigrid-planner?misread=-0.1", "misread='-0.1'"),
         ("minigrid-planner?salt=", "salt=''"),
+        ("minigrid-planner?noise_seed=", "noise_seed=''"),
+        ("minigrid-planner?noise_seed=1&salt=1", "'noise_seed' is given twice"),
         ("minigrid-planner?tau=1&tau=2", "'tau' is given twice"),
     ],
 )

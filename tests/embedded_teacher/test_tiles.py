@@ -1,5 +1,7 @@
 """What the planner sees is what MiniGrid drew."""
 
+import base64
+import io
 import warnings
 
 import gymnasium as gym
@@ -9,6 +11,7 @@ import pytest
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from minigrid.core.grid import Grid
 from minigrid.core.world_object import Door, Floor, Goal, Lava
+from PIL import Image
 
 from lvlm2p_wrappers.embedded_teacher.tiles import UnreadableError, read_picture
 from tests.embedded_teacher.drawing import answer, data_url, messages, picture_of, read_options, read_request
@@ -123,4 +126,14 @@ def test_a_picture_of_something_else_is_answered_in_prose_that_will_not_validate
 )
 def test_what_cannot_be_read_is_said(url, complaint):
     with pytest.raises(UnreadableError, match=complaint):
+        read_picture(url)
+
+
+def test_a_small_file_that_holds_a_huge_picture_is_not_decoded():
+    """A PNG of a few kilobytes may hold gigabytes of pixels: above 50 megapixels it is refused, not decoded."""
+    buffer = io.BytesIO()
+    Image.new("1", (8000, 6272)).save(buffer, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    assert len(url) < 100_000
+    with pytest.raises(UnreadableError, match="8000 x 6272 pixels are more than 50,000,000"):
         read_picture(url)
