@@ -9,7 +9,6 @@ import fnmatch
 import io
 import itertools
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +77,7 @@ def add_parser(commands: Commands) -> None:
     importing.add_argument("file", metavar="FILE", help="an export; - for standard input")
 
     pruning = add("prune", _prune, "delete old or useless calls and answers", _PRUNE)
+    pruning.add_argument("--key", metavar="K", help="only the answer to this question, and its calls")
     pruning.add_argument("--older-than-days", metavar="D", type=not_negative, help="only what arrived so long ago")
     _add_conditions(pruning)
     pruning.add_argument("--keep-answers", action="store_true", help="delete calls only: nothing is paid for again")
@@ -156,9 +156,8 @@ def _row(entry: LoggedCall) -> tuple[str, ...]:
 
 def _show(args: argparse.Namespace) -> None:
     with _opened(args) as store:
-        # Newest first, so a smaller number than the one looked for means that it is not there.
-        entry = next((entry for entry in stores.calls(store) if entry.id <= args.id), None)
-        if entry is None or entry.id != args.id:
+        entry = stores.call(store, args.id)
+        if entry is None:
             raise UsageError(f"the store {store.path} has no call {args.id}; `lvlm2p store list` tells which it has")
     if args.picture is not None:
         _save_picture(entry, args.picture)
@@ -253,32 +252,19 @@ def _import_from(lines: TextIO, args: argparse.Namespace) -> tuple[stores.Loaded
 
 
 def _prune(args: argparse.Namespace) -> None:
-    conditions = {"older_than_days": args.older_than_days, "model": args.model, "outcome": args.outcome}
+    conditions = {name: getattr(args, name) for name in ("key", "older_than_days", "model", "outcome")}
     if not any(value is not None for value in conditions.values()):
-        raise UsageError("say what to delete: --older-than-days, --model or --outcome")
+        raise UsageError("say what to delete: --key, --older-than-days, --model or --outcome")
     with _opened(args, read_only=not args.yes) as store:
-        if args.yes:
-            pruned = stores.prune(store, **conditions, keep_answers=args.keep_answers)
-            answers, calls, freed = pruned.answers, pruned.calls, {"parts": pruned.parts}
-        else:
-            answers, calls = _would_go(store, args)
-            freed = {}
+        pruned = stores.prune(store, **conditions, keep_answers=args.keep_answers, dry_run=not args.yes)
+    answers, calls = pruned.answers, pruned.calls
+    freed = {"parts": pruned.parts} if args.yes else {}
     if args.json:
         say_json({"deleted": args.yes, "answers": answers, "calls": calls, **freed})
     elif args.yes:
         say(f"deleted {answers:,} answers, {calls:,} calls, {freed['parts']:,} texts and pictures")
     else:
         say(f"would delete {answers:,} answers and {calls:,} calls; add --yes to do it")
-
-
-def _would_go(store: Store, args: argparse.Namespace) -> tuple[int, int]:
-    """How many answers and calls pruning would delete."""
-    before = time.time() if args.older_than_days is None else time.time() - 86_400 * args.older_than_days
-    calls = sum(entry.at < before for entry in stores.calls(store, outcome=args.outcome, model=args.model))
-    if args.outcome is not None or args.keep_answers:
-        return 0, calls
-    answers = sum(stored.at < before and args.model in (None, stored.answer.model) for stored in stores.answers(store))
-    return answers, calls
 
 
 @contextmanager

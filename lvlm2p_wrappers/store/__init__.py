@@ -1,11 +1,11 @@
 """Every validated answer and every call, in one SQL store.
 
-``tables`` says how they are kept; ``store`` is what a teacher asks; ``queries`` reads and prunes what it
-holds, and ``jsonl`` publishes it.
+``store`` is what a teacher asks. ``tables``, ``parts`` and ``rows`` say how things are kept and checked; ``queries``
+reads and prunes them, ``jsonl`` publishes them. ``sqlite`` is the engine, ``migrations`` opens older stores.
 """
 
 from lvlm2p_wrappers.store.jsonl import Loaded, export, load
-from lvlm2p_wrappers.store.queries import ModelUse, Pruned, Stats, answers, calls, prune, stats
+from lvlm2p_wrappers.store.queries import ModelUse, Pruned, Stats, answers, call, calls, prune, stats
 from lvlm2p_wrappers.store.store import DEFAULT, Store, locate
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Stats",
     "Store",
     "answers",
+    "call",
     "calls",
     "export",
     "load",

@@ -1,6 +1,6 @@
 """A store as JSON Lines, so that labels can be published and merged.
 
-The first line is ``{"lvlm2p_store": 1}``. Then come, one a line:
+The first line is ``{"lvlm2p_store": 1}``. Then come, one a line, each text and picture before the call it belongs to:
 
 * ``{"part": digest, "text": ...}`` or ``{"part": digest, "png": base64}``: each text and picture, once;
 * ``{"call": uid, "messages": [{"role": ..., "text": digest, "png": digest or null}, ...], "schema": digest, ...}``;
@@ -11,22 +11,39 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterator
+from functools import lru_cache
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Any, NamedTuple
 
+from pydantic import Discriminator, Tag, TypeAdapter
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import IntegrityError, InterfaceError, ProgrammingError
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.store import tables
-from lvlm2p_wrappers.store.queries import batches, pages
+from lvlm2p_wrappers.store.parts import Part
+from lvlm2p_wrappers.store.queries import answers, batches, pages, read_log
+from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, PartRow, said
 from lvlm2p_wrappers.store.store import Store
 
 FORMAT = 1
 """Version of the lines."""
 
-# A value of the wrong type is found by Python, by the driver or by a constraint, whichever meets it first.
-_BROKEN = (KeyError, TypeError, ValueError, IntegrityError, InterfaceError, ProgrammingError)
+MAX_LINE = 64 * 2**20
+"""Characters that a line may have."""
+
+
+def _kind(line: Any) -> str | None:
+    kinds = [kind for kind in ("part", "call", "answer") if isinstance(line, dict) and kind in line]
+    return kinds[0] if kinds else None
+
+
+_LINE: TypeAdapter[PartRow | LoggedRow | AnswerRow] = TypeAdapter(
+    Annotated[
+        Annotated[PartRow, Tag("part")] | Annotated[CallRow, Tag("call")] | Annotated[AnswerRow, Tag("answer")],
+        Discriminator(_kind),
+    ]
+)
 
 
 class Loaded(NamedTuple):
@@ -38,7 +55,7 @@ class Loaded(NamedTuple):
 
 
 def export(store: Store, fp: IO[str], *, pictures: bool = True) -> int:
-    """Write a store as JSON Lines.
+    """Write a store as JSON Lines; rows that are damaged are left out, and named in a warning.
 
     Args:
         store: what to write.
@@ -55,91 +72,111 @@ def export(store: Store, fp: IO[str], *, pictures: bool = True) -> int:
     return lines
 
 
-def load(store: Store, fp: Iterable[str]) -> Loaded:
+def load(store: Store, fp: IO[str]) -> Loaded:
     """Add what ``export`` wrote to a store; what the store has already stays as it is.
 
+    Every line is checked before the first is added.
+
     Raises:
-        StoreError: a line is not what ``export`` writes; the lines before it may have been added.
+        StoreError: a line is not what ``export`` writes; nothing was added.
     """
     if store.file is None:
         raise StoreError("a store in memory keeps no log to import into: give the path of a file.")
-    numbered = enumerate(fp, start=1)
-    _check_header(next(numbered, (1, ""))[1])
-    total = Loaded(0, 0, 0)
-    for batch in batches(numbered):
-        with store.transaction() as connection:
-            for number, line in batch:
-                try:
-                    added = _add(connection, json.loads(line))
-                except _BROKEN as problem:
-                    raise StoreError(f"line {number} of the import is broken: {problem!r}.") from problem
-                total = Loaded(total.answers + added.answers, total.calls + added.calls, total.known + added.known)
+    _check_header(fp.readline(1000))
+    with TemporaryFile() as of_parts, TemporaryFile() as of_rows:
+        parts = _Parts(of_parts)
+        for number, line in enumerate(iter(lambda: fp.readline(MAX_LINE + 1), ""), start=2):
+            try:
+                _check(line, parts, of_rows)
+            except ValueError as problem:
+                raise StoreError(
+                    f"line {number} of the import is broken: {said(problem)}. Nothing was added."
+                ) from None
+        of_rows.seek(0)
+        total = Loaded(0, 0, 0)
+        for batch in batches(of_rows):
+            with store.transaction() as connection:
+                for added in (_add(connection, _LINE.validate_json(line), parts) for line in batch):
+                    total = Loaded(*map(sum, zip(total, added, strict=True)))
     return total
+
+
+class _Parts:
+    """The checked parts of an import, on the disk.
+
+    They reach the store in one transaction with the calls that need them: else pruning might delete them meanwhile.
+    """
+
+    def __init__(self, fp: IO[bytes]) -> None:
+        self._fp = fp
+        self._begins: dict[str, int] = {}
+        self.get = lru_cache(maxsize=64)(self._get)
+
+    def add(self, digest: str, line: bytes) -> None:
+        self._begins[digest] = self._fp.tell()
+        self._fp.write(line)
+
+    def __contains__(self, digest: str | None) -> bool:
+        return digest in self._begins
+
+    def _get(self, digest: str) -> Part:
+        self._fp.seek(self._begins[digest])
+        return PartRow.model_validate_json(self._fp.readline()).packed()
+
+
+def _check(line: str, parts: _Parts, of_rows: IO[bytes]) -> None:
+    """Keep a line for later.
+
+    Raises:
+        ValueError: it is broken.
+    """
+    if len(line) > MAX_LINE:
+        raise ValueError(f"it is longer than {MAX_LINE:,} characters")
+    raw = line.rstrip("\n").encode(errors="surrogateescape") + b"\n"
+    row = _LINE.validate_json(raw, strict=True)
+    if isinstance(row, PartRow):
+        parts.add(row.digest, raw)
+        return
+    if isinstance(row, LoggedRow) and (missing := [digest for digest in row.texts() if digest not in parts]):
+        raise ValueError(f"no line before it has the text {missing[0]}")
+    of_rows.write(raw)
+
+
+def _add(connection: Connection, row: PartRow | LoggedRow | AnswerRow, parts: _Parts) -> Loaded:
+    if isinstance(row, AnswerRow):
+        new = tables.ADD_ANSWER.on(connection, row.model_dump()).rowcount
+        return Loaded(new, 0, 1 - new)
+    assert isinstance(row, LoggedRow)
+    pictures = {message.png for message in row.messages if message.png is not None and message.png in parts}
+    tables.ADD_PART.on_many(connection, [parts.get(digest)._asdict() for digest in row.texts() | pictures])
+    values = row.model_dump()
+    new = tables.add_call(connection, values | {"schema": row.layout}, values["messages"])
+    return Loaded(0, new, 1 - new)
 
 
 def _lines(store: Store, *, pictures: bool) -> Iterator[dict[str, Any]]:
     yield {"lvlm2p_store": FORMAT}
-    for part in pages(store, select(tables.parts), tables.parts.c.digest):
-        if part.kind != "png":
-            yield {"part": part.digest, "text": tables.unpack_text(part.kind, part.data)}
-        elif pictures:
-            yield {"part": part.digest, "png": base64.b64encode(part.data).decode()}
-    for rows in batches(pages(store, select(tables.calls), tables.calls.c.id)):
-        messages = _messages(store, [row.id for row in rows])
-        for row in rows:
-            call = row._asdict()
-            yield {"call": call.pop("uid"), "messages": messages[call.pop("id")]} | call
-    for answer in pages(store, select(tables.answers), tables.answers.c.key):
-        yield {"answer": answer.key, "text": answer.text, "model": answer.model, "at": answer.at}
-
-
-def _messages(store: Store, ids: list[int]) -> dict[int, list[dict[str, str | None]]]:
-    found: dict[int, list[dict[str, str | None]]] = {number: [] for number in ids}
-    query = select(tables.turns).where(tables.turns.c.call_id.in_(ids)).order_by(tables.turns.c.position)
-    with store.transaction() as connection:
-        for turn in connection.execute(query):
-            found[turn.call_id].append({"role": turn.role, "text": turn.text, "png": turn.png})
-    return found
+    written = set[str | None]()
+    for page in pages(store, select(tables.calls), tables.calls.c.id, read_log):
+        for text in page.texts.keys() - written:
+            yield {"part": text, "text": page.texts[text]}
+        if pictures:
+            for digest in page.pngs.keys() - written:
+                yield {"part": digest, "png": base64.b64encode(page.pngs[digest]).decode()}
+        written.update(page.texts, page.pngs)
+        for row in page.calls.values():
+            yield row.model_dump(by_alias=True)
+    for stored in answers(store):
+        yield {"answer": stored.key, "text": stored.answer.text, "model": stored.answer.model, "at": stored.at}
 
 
 def _check_header(line: str) -> None:
     try:
         version = json.loads(line)["lvlm2p_store"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise StoreError(f"this is no export of a store: it begins with {line[:60]!r}.") from None
     if version != FORMAT:
         raise StoreError(
             f"this export has format {version!r}, and this lvlm2p reads format {FORMAT}: "
             "upgrade with `pip install -U lvlm2p`."
         )
-
-
-def _add(connection: Connection, line: dict[str, Any]) -> Loaded:
-    if "part" in line:
-        _add_part(connection, line)
-        return Loaded(0, 0, 0)
-    if "answer" in line:
-        values = {"key": line["answer"], "text": line["text"], "model": line["model"], "at": line["at"]}
-        new = tables.ADD_ANSWER.on(connection, values).rowcount
-        return Loaded(new, 0, 1 - new)
-    new = _add_call(connection, line)
-    return Loaded(0, new, 1 - new)
-
-
-def _add_part(connection: Connection, line: dict[str, Any]) -> None:
-    if "png" in line:
-        part = tables.pack_png(base64.b64decode(line["png"], validate=True))
-    else:
-        part = tables.pack_text(line["text"])
-    if part.digest != line["part"]:
-        raise ValueError(f"its content has the digest {part.digest}")
-    tables.ADD_PART.on(connection, part._asdict())
-
-
-def _add_call(connection: Connection, line: dict[str, Any]) -> int:
-    uid = line["call"]
-    if connection.execute(select(tables.calls.c.id).where(tables.calls.c.uid == uid)).first() is not None:
-        return 0
-    row = {name: line[name] for name in tables.calls.c.keys() if name not in ("id", "uid")}  # noqa: SIM118
-    tables.add_call(connection, row | {"uid": uid}, line["messages"])
-    return 1

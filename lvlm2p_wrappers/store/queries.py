@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Row, Select, case, delete, func, or_, select, union
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, case, delete, func, or_, select, union
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, LoggedCall, Message, Outcome, StoredAnswer
 from lvlm2p_wrappers.store import tables
+from lvlm2p_wrappers.store.parts import unpack
+from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, said
 from lvlm2p_wrappers.store.store import Store
+
+log = logging.getLogger(__name__)
 
 _PAGE = 200  # rows read or deleted in one transaction
 
@@ -74,14 +79,20 @@ def stats(store: Store) -> Stats:
         .group_by(calls.requested_model)
         .order_by(calls.requested_model)
     )
-    with store.transaction() as connection:
+    with store.transaction(snapshot=True) as connection:
         return Stats(
             path=store.path,
-            size_bytes=_size(store),
-            answers={model: count for model, count in connection.execute(by_model)},
-            calls={outcome: count for outcome, count in connection.execute(by_outcome)},
-            models=tuple(ModelUse(*row) for row in connection.execute(uses)),
+            size_bytes=store.engine.size_bytes(),
+            answers={str(model): count for model, count in connection.execute(by_model)},
+            calls={str(outcome): count for outcome, count in connection.execute(by_outcome)},
+            models=tuple(ModelUse(str(model), *numbers) for model, *numbers in connection.execute(uses)),
         )
+
+
+def call(store: Store, number: int) -> LoggedCall | None:
+    """Return the call of this number with its messages; None if there is none that can be read."""
+    found = pages(store, select(tables.calls).where(tables.calls.c.id == number), tables.calls.c.id, _logged)
+    return next(itertools.chain.from_iterable(found), None)
 
 
 def calls(
@@ -92,7 +103,7 @@ def calls(
     key: str | None = None,
     limit: int | None = None,
 ) -> Iterator[LoggedCall]:
-    """Yield logged calls with their messages, the last one first.
+    """Yield logged calls with their messages, the last one first; one that is damaged is named in a warning instead.
 
     Args:
         store: where to look.
@@ -101,58 +112,70 @@ def calls(
         key: only calls with this key.
         limit: at most so many.
     """
-    query = select(tables.calls, tables.parts.c.kind, tables.parts.c.data)
-    query = query.join(tables.parts, tables.parts.c.digest == tables.calls.c.schema).where(*_matching(outcome, model))
-    if key is not None:
-        query = query.where(tables.calls.c.key == key)
-    rows = itertools.islice(pages(store, query, tables.calls.c.id, newest_first=True), limit)
-    for page in batches(rows):
-        messages = _messages(store, [row.id for row in page])
-        for row in page:
-            yield LoggedCall(row.id, row.at, _restored(row, messages.get(row.id, [])))
+    query = select(tables.calls).where(*_matching(outcome, model, key))
+    found = pages(store, query, tables.calls.c.id, _logged, newest_first=True)
+    yield from itertools.islice(itertools.chain.from_iterable(found), limit)
 
 
 def answers(store: Store) -> Iterator[StoredAnswer]:
-    """Yield every answer, in the order of their keys."""
-    for row in pages(store, select(tables.answers), tables.answers.c.key):
-        yield StoredAnswer(row.key, Answer(row.text, row.model), row.at)
+    """Yield every answer, in the order of their keys; one that is damaged is named in a warning instead."""
+    for page in pages(store, select(tables.answers), tables.answers.c.key, _rows):
+        for row in page:
+            try:
+                checked = AnswerRow.model_validate(row._asdict(), strict=True)
+            except ValueError as problem:
+                log.warning("the answer %r of the store is damaged and left out: %s", row.key, said(problem))
+            else:
+                yield StoredAnswer(checked.key, Answer(checked.text, checked.model), checked.at)
 
 
 def prune(
     store: Store,
     *,
+    key: str | None = None,
     older_than_days: float | None = None,
     model: str | None = None,
     outcome: Outcome | None = None,
     keep_answers: bool = False,
+    dry_run: bool = False,
 ) -> Pruned:
     """Delete the calls that meet every condition, the answers that do, and the texts and pictures of nothing else.
 
     Args:
         store: where to delete.
+        key: only the answer to this question, and its calls.
         older_than_days: only what arrived so long ago.
         model: only calls that asked this model or that it answered, and its answers.
         outcome: only calls that ended so, and no answers.
         keep_answers: delete from the log alone, so that nothing is paid for again.
+        dry_run: count the answers and calls, and delete nothing.
 
     Raises:
         StoreError: no condition was given.
     """
-    if older_than_days is None and model is None and outcome is None:
+    if key is None and older_than_days is None and model is None and outcome is None:
         raise StoreError(
-            "pruning needs a condition (an age, a model or an outcome): to drop all, delete the store's file."
+            "pruning needs a condition (a key, an age, a model or an outcome): to drop all, delete the store's file."
         )
     logged, answered = tables.calls.c, tables.answers.c
-    of_calls = _matching(outcome, model)
-    of_answers = [] if model is None else [answered.model == model]
+    of_calls = _matching(outcome, model, key)
+    of_answers = [
+        column == value for column, value in ((answered.model, model), (answered.key, key)) if value is not None
+    ]
     if older_than_days is not None:
         before = time.time() - 86_400 * older_than_days
         of_calls.append(logged.at < before)
         of_answers.append(answered.at < before)
+    with_answers = outcome is None and not keep_answers
 
-    dropped_answers = 0
-    if outcome is None and not keep_answers:
-        dropped_answers = _delete(store, answered.key, of_answers)
+    if dry_run:
+        with store.transaction(snapshot=True) as connection:
+            count = select(func.count())
+            doomed_calls = connection.scalar(count.select_from(tables.calls).where(*of_calls)) or 0
+            doomed_answers = connection.scalar(count.select_from(tables.answers).where(*of_answers)) or 0
+        return Pruned(doomed_answers if with_answers else 0, doomed_calls, 0)
+
+    dropped_answers = _delete(store, answered.key, of_answers) if with_answers else 0
     dropped_calls = _delete(store, logged.id, of_calls, tables.turns.c.call_id)
     used = union(
         select(tables.turns.c.text),
@@ -163,11 +186,12 @@ def prune(
         orphans = delete(tables.parts).where(tables.parts.c.digest.not_in(used))
         dropped_parts = connection.execute(orphans).rowcount
     with store.transaction() as connection:
-        tables.reclaim(connection)
+        store.engine.reclaim(connection)
     return Pruned(dropped_answers, dropped_calls, dropped_parts)
 
 
 Item = TypeVar("Item")
+Content = TypeVar("Content")
 
 
 def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -177,66 +201,121 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def pages(store: Store, query: Select[Any], by: Column[Any], *, newest_first: bool = False) -> Iterator[Row[Any]]:
-    """Yield the rows of a query ordered by a unique column, holding neither all of them nor the store meanwhile."""
+def pages(
+    store: Store,
+    query: Select[Any],
+    by: Column[Any],
+    read: Callable[[Connection, Sequence[Row[Any]]], Content],
+    *,
+    newest_first: bool = False,
+) -> Iterator[Content]:
+    """Yield the rows of a query in pages, holding neither all of them nor the store meanwhile.
+
+    Args:
+        store: where to look.
+        query: what to look for.
+        by: the unique column that orders it.
+        read: what to make of a page's rows; what it reads itself is of the same moment.
+        newest_first: whether the order is descending.
+    """
     query = query.order_by(by.desc() if newest_first else by).limit(_PAGE)
     page = query
     while True:
-        with store.transaction() as connection:
+        with store.transaction(snapshot=True) as connection:
             rows = connection.execute(page).all()
-        yield from rows
+            content = read(connection, rows)
+        yield content
         if len(rows) < _PAGE:
             return
         last = rows[-1]._mapping[by]
         page = query.where(by < last if newest_first else by > last)
 
 
-def _matching(outcome: Outcome | None, model: str | None) -> list[ColumnElement[bool]]:
+class LogPage(NamedTuple):
+    """Calls by their numbers, and by digest the texts and PNG files that they refer to."""
+
+    calls: dict[int, LoggedRow]
+    texts: dict[str, str]
+    pngs: dict[str | None, bytes]
+
+
+def read_log(connection: Connection, rows: Sequence[Row[Any]]) -> LogPage:
+    """Return all that belongs to some rows of ``calls``; what is damaged is named in a warning, and left out."""
+    turns: dict[int, list[dict[str, Any]]] = {row.id: [] for row in rows}
+    query = select(tables.turns).where(tables.turns.c.call_id.in_(turns)).order_by(tables.turns.c.position)
+    for turn in connection.execute(query):
+        turns[turn.call_id].append({"role": turn.role, "text": turn.text, "png": turn.png})
+    needed = {digest for messages in turns.values() for turn in messages for digest in (turn["text"], turn["png"])}
+    page = LogPage({}, *_parts(connection, needed | {row.schema for row in rows}))
+    for row in rows:
+        values = {name: value for name, value in row._mapping.items() if name != "id"}
+        try:
+            logged = CallRow.model_validate(values | {"messages": tuple(turns[row.id])}, strict=True)
+            if missing := logged.texts() - page.texts.keys():
+                raise ValueError(f"its text {missing.pop()} is not there")
+        except ValueError as problem:
+            log.warning("the call %r of the store is damaged and left out: %s", row.id, said(problem))
+        else:
+            page.calls[row.id] = logged
+    return page
+
+
+def _parts(connection: Connection, wanted: Iterable[str | None]) -> tuple[dict[str, str], dict[str | None, bytes]]:
+    texts, pngs = dict[str, str](), dict[str | None, bytes]()
+    for digests in batches(wanted):
+        for part in connection.execute(select(tables.parts).where(tables.parts.c.digest.in_(digests))):
+            try:
+                content = unpack(part.kind, part.data)
+            except (TypeError, ValueError) as problem:
+                log.warning("the part %r of the store is damaged and left out: %s", part.digest, problem)
+                continue
+            if isinstance(content, str):
+                texts[part.digest] = content
+            else:
+                pngs[part.digest] = content
+    return texts, pngs
+
+
+def _rows(_connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    return rows
+
+
+def _logged(connection: Connection, rows: Sequence[Row[Any]]) -> list[LoggedCall]:
+    page = read_log(connection, rows)
+    found = []
+    for number, row in page.calls.items():
+        values = row.model_dump(exclude={"uid", "at", "layout"})
+        values["schema_text"] = page.texts[row.layout]
+        values["messages"] = tuple(
+            Message(
+                turn.role,
+                page.texts[turn.text],
+                Picture.from_png(page.pngs[turn.png]) if turn.png in page.pngs else None,
+            )
+            for turn in row.messages
+        )
+        found.append(LoggedCall(number, row.at, Call(**values)))
+    return found
+
+
+def _matching(outcome: Outcome | None, model: str | None, key: str | None) -> list[ColumnElement[bool]]:
     logged = tables.calls.c
     conditions: list[ColumnElement[bool]] = []
     if outcome is not None:
         conditions.append(logged.outcome == outcome)
     if model is not None:
         conditions.append(or_(logged.requested_model == model, logged.answered_model == model))
+    if key is not None:
+        conditions.append(logged.key == key)
     return conditions
 
 
 def _delete(store: Store, by: Column[Any], conditions: list[ColumnElement[bool]], *dependents: Column[Any]) -> int:
     deleted = 0
-    for rows in batches(pages(store, select(by).where(*conditions), by)):
+    for rows in pages(store, select(by).where(*conditions), by, _rows):
         ids = [row[0] for row in rows]
         with store.transaction() as connection:
             for dependent in dependents:
                 connection.execute(delete(dependent.table).where(dependent.in_(ids)))
             deleted += connection.execute(delete(by.table).where(by.in_(ids))).rowcount
     return deleted
-
-
-def _messages(store: Store, ids: list[int]) -> dict[int, list[Message]]:
-    words, picture, turn = tables.parts.alias(), tables.parts.alias(), tables.turns.c
-    query = (
-        select(turn.call_id, turn.role, words.c.kind, words.c.data, picture.c.data)
-        .join(words, words.c.digest == turn.text)
-        .outerjoin(picture, picture.c.digest == turn.png)
-        .where(turn.call_id.in_(ids))
-        .order_by(turn.call_id, turn.position)
-    )
-    found: dict[int, list[Message]] = {}
-    with store.transaction() as connection:
-        for call_id, role, kind, data, png in connection.execute(query):
-            found.setdefault(call_id, []).append(
-                Message(role, tables.unpack_text(kind, data), png and Picture.from_png(png))
-            )
-    return found
-
-
-def _restored(row: Row[Any], messages: list[Message]) -> Call:
-    values = {name: getattr(row, name) for name in Call.model_fields if name not in ("messages", "schema_text")}
-    return Call(**values, schema_text=tables.unpack_text(row.kind, row.data), messages=tuple(messages))
-
-
-def _size(store: Store) -> int:
-    if store.file is None:
-        return 0
-    files = (store.file.with_name(store.file.name + end) for end in ("", "-wal", "-shm"))
-    return sum(file.stat().st_size for file in files if file.exists())

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import socket
 import sys
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 from sqlalchemy import Connection
@@ -23,11 +24,14 @@ from sqlalchemy.exc import DBAPIError
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.records import Answer, Call
-from lvlm2p_wrappers.redaction import keys_in_environment
-from lvlm2p_wrappers.store import tables
+from lvlm2p_wrappers.redaction import key_remover
+from lvlm2p_wrappers.store import migrations, parts, tables
+from lvlm2p_wrappers.store.sqlite import Sqlite, disconnect
 from lvlm2p_wrappers.store.tables import Statement
 
 DEFAULT = "default"
+
+_LONGEST_CLAIM_S = 86_400.0  # a claim that pretends to hold longer is none of ours: nobody shall wait for it
 
 # One lock for all stores of a process: the threads of a process share a store's one connection, and a fork must find
 # none in use. SQLite's locks do not survive a fork, so every connection is closed before it, and opened when next used.
@@ -39,6 +43,7 @@ _CLAIMED = Statement("SELECT owner, expires FROM claims WHERE key = :key")
 _RENEW = Statement("UPDATE claims SET expires = :expires WHERE owner = :owner")
 _RELEASE = Statement("DELETE FROM claims WHERE key = :key AND owner = :owner")
 _RELEASE_ALL = Statement("DELETE FROM claims WHERE owner = :owner")
+_RELEASE_EXPIRED = Statement("DELETE FROM claims WHERE expires < :now")
 # `gone` and `then` are of a claim that is worth nothing any more: if somebody took it over meanwhile, it is theirs.
 _CLAIM = Statement("""
     INSERT INTO claims (key, owner, expires)
@@ -69,44 +74,22 @@ class Store:
 
     def __init__(self, location: str | Path | None = DEFAULT, *, read_only: bool = False) -> None:
         self.file = locate(location)
-        self._read_only = read_only
-        self._identity: tuple[int, int] | None = None
+        self.engine = Sqlite(self.file, read_only=read_only)
         self._token = secrets.token_hex(8)
         self._claims: set[str] = set()
         self._connection: Connection | None = None
-        with _LOCK:
-            self._connect()
+        with self._lent():
             _STORES.add(self)
 
     @property
     def path(self) -> str:
         """Where the store is, for people to read."""
-        return "none (in memory)" if self.file is None else str(self.file)
+        return self.engine.name
 
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
         with self._lent() as connection:  # a single statement needs no transaction
-            return _answer(connection, key)
-
-    def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
-        """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
-
-        The first answer to a key stays. Storing one also ends this store's claim on the key. The values of environment
-        variables named ``*KEY``, ``*TOKEN``, ``*SECRET`` and ``*PASSWORD`` are struck out of all that is written.
-
-        Returns:
-            The answer as it was written.
-        """
-        now = time.time()
-        hidden = list(keys_in_environment().values())
-        with self.transaction() as connection:
-            if self.file is not None:
-                _log(connection, call, now, hidden)
-            if answer is not None:
-                answer = answer._replace(text=_clean(answer.text, hidden))
-                tables.ADD_ANSWER.on(connection, {"key": call.key, **answer._asdict(), "at": now})
-                self._drop_claim(connection, call.key)
-        return answer
+            return self._answer(connection, key)
 
     def get_or_claim(self, key: str, *, seconds: float) -> Answer | bool:
         """Return a question's answer; without one, whether this store may ask it now.
@@ -123,20 +106,45 @@ class Store:
         """
         now = time.time()
         with self.transaction() as connection:
-            if (answer := _answer(connection, key)) is not None:
+            if (answer := self._answer(connection, key)) is not None:
                 return answer
             owner, until = _CLAIMED.one(connection, {"key": key}) or ("", 0.0)
-            if owner not in ("", self._owner) and until >= now and _alive(owner):
+            if owner not in ("", self._owner) and _holds(owner, until, now):
                 return False
             values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
             if _CLAIM.on(connection, values).rowcount != 1:  # answered or claimed since it was looked up
-                return _answer(connection, key) or False
+                return self._answer(connection, key) or False
         self._claims.add(key)
         return True
 
-    def claim(self, key: str, *, seconds: float) -> bool:
-        """Return whether this store may ask a question now: nobody has the answer, and nobody else is asking."""
-        return self.get_or_claim(key, seconds=seconds) is True
+    def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
+        """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
+
+        The first answer to a key stays. Storing one also ends this store's claim on the key. The keys of the
+        environment are struck out of all that is written.
+
+        Returns:
+            The answer as it was written.
+        """
+        now = time.time()
+        without_keys = key_remover()
+
+        def clean(text: str) -> str:
+            return _as_utf8(without_keys(text))
+
+        with self.transaction() as connection:
+            if self.file is not None:
+                _log(connection, call, now, clean)
+            if answer is not None:
+                answer = Answer(*map(clean, answer))
+                tables.ADD_ANSWER.on(connection, {"key": call.key, **answer._asdict(), "at": now})
+                self._drop_claim(connection, call.key)
+        return answer
+
+    def how_to_drop(self, key: str) -> str:
+        """Return the way out for whoever finds an answer that cannot be used."""
+        command = f"lvlm2p store prune --key {key} --store {shlex.quote(self.path)} --yes"
+        return f"Drop it with `{command}`, and it will be asked for again."
 
     def renew(self, *, seconds: float) -> None:
         """Let this store's claims hold for so long from now on."""
@@ -169,12 +177,18 @@ class Store:
         self.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Lend the connection for one transaction, to nobody else of this process meanwhile."""
+    def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
+        """Lend the connection for one transaction, to nobody else of this process meanwhile.
+
+        Args:
+            snapshot: whether all that is read has to be of one moment.
+        """
         with _LOCK:
-            if self._connection is not None and self._identity != _identity(self.file):
-                self._disconnect()  # the file was deleted or replaced: what is written to the old one would be lost
+            if self._connection is not None and not self.engine.is_current():
+                self._disconnect()
             with self._lent() as connection, connection.begin():
+                if snapshot:
+                    self.engine.begin_snapshot(connection)
                 yield connection
 
     @contextmanager
@@ -183,26 +197,40 @@ class Store:
             try:
                 yield self._connection or self._connect()
             except DBAPIError as problem:
-                raise tables.explained(problem, self.file) from problem
+                raise self.engine.explained(problem) from problem
+
+    def _connect(self) -> Connection:
+        connection = self.engine.connect()
+        try:
+            migrations.migrate(connection, self.path, read_only=self.engine.read_only)
+            if not self.engine.read_only:
+                with connection.begin():  # which proves, before anything is paid for, that the store can be written
+                    _RELEASE_EXPIRED.on(connection, {"now": time.time()})
+        except BaseException:
+            disconnect(connection)
+            raise
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            disconnect(self._connection)
+            self._connection = None
+
+    def _answer(self, connection: Connection, key: str) -> Answer | None:
+        row = _GET.one(connection, {"key": key})
+        if row is not None and not all(isinstance(value, str) for value in row):
+            raise StoreError(f"the store {self.path} has an answer that is no text. {self.how_to_drop(key)}")
+        return None if row is None else Answer(*row)
 
     @property
     def _owner(self) -> str:
         return f"{socket.gethostname()}:{os.getpid()}:{self._token}"  # another one after a fork
 
-    def _connect(self) -> Connection:
-        self._connection = tables.open_database(self.file, read_only=self._read_only)
-        self._identity = _identity(self.file)
-        return self._connection
-
     def _drop_claim(self, connection: Connection, key: str) -> None:
         if key in self._claims:
             _RELEASE.on(connection, {"key": key, "owner": self._owner})
             self._claims.discard(key)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            tables.close(self._connection)
-            self._connection = None
 
 
 def _before_fork() -> None:
@@ -217,56 +245,53 @@ if hasattr(os, "register_at_fork"):
 
 
 def locate(location: str | Path | None) -> Path | None:
-    """Return the file that a store's location means; None for a store in memory."""
+    """Return the file that a store's location means; None for a store in memory.
+
+    Raises:
+        StoreError: it cannot be the name of a file.
+    """
     if location is None:
         return None
     if location == DEFAULT:
         location = os.environ.get("LVLM2P_STORE") or platformdirs.user_cache_path("lvlm2p") / "teacher.sqlite"
     if "://" in str(location):
         raise StoreError(f"the store {str(location)!r} is a URL: give the path of a file, or None to keep nothing.")
-    file = Path(location).expanduser().absolute()
-    if file.is_dir():
+    try:
+        file = Path(location).expanduser().absolute()
+        is_folder = file.is_dir()
+    except (OSError, ValueError, RuntimeError) as problem:  # too long, a zero byte, an unknown user's home
+        raise StoreError(f"the store {str(location)[:400]!r} is no path of a file: {problem}.") from None
+    if is_folder:
         raise StoreError(
             f"the store {file} is a folder: give the path of a file in it, such as {file / 'teacher.sqlite'}."
         )
     return file
 
 
-def _identity(file: Path | None) -> tuple[int, int] | None:
-    """What tells a file from another one of the same name."""
-    if file is None:
-        return None
+def _holds(owner: str, until: float, now: float) -> bool:
+    """Whether somebody else's claim is still worth something; a store may come from anywhere, and claim anything."""
     try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _answer(connection: Connection, key: str) -> Answer | None:
-    row = _GET.one(connection, {"key": key})
-    return None if row is None else Answer(row[0], row[1])
-
-
-def _alive(owner: str) -> bool:
-    host, pid, token = owner.rsplit(":", 2)
+        host, number, token = owner.rsplit(":", 2)
+        process = int(number)
+        if process <= 0 or not now <= until < now + _LONGEST_CLAIM_S:
+            return False
+    except (AttributeError, TypeError, ValueError):
+        return False
     if host != socket.gethostname() or sys.platform == "win32":  # where nothing can be known, the claim's time decides
         return True
-    if int(pid) == os.getpid():  # one of our own stores, or a dead process that had our number, as in a container
+    if process == os.getpid():  # one of our own stores, or a dead process that had our number, as in a container
         return any(store._token == token for store in _STORES)
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
+        os.kill(process, 0)
     except PermissionError:
         return True
+    except (ProcessLookupError, OverflowError):
+        return False
     return True
 
 
-def _clean(value: str, hidden: list[str]) -> str:
-    """Strike out secrets, and escape lone surrogates (JSON may hold them, UTF-8 may not)."""
-    for secret in hidden:
-        value = value.replace(secret, "***")
+def _as_utf8(value: str) -> str:
+    """Escape lone surrogates: JSON may hold them, UTF-8 may not."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -274,15 +299,15 @@ def _clean(value: str, hidden: list[str]) -> str:
     return value
 
 
-def _log(connection: Connection, call: Call, now: float, hidden: list[str]) -> None:
-    layout = tables.pack_text(_clean(call.schema_text, hidden))
-    parts, messages = [layout], []
-    for turn in call.messages:
-        words = tables.pack_text(_clean(turn.text, hidden))
-        picture = None if turn.picture is None else tables.pack_png(turn.picture.png)
-        parts += [words] if picture is None else [words, picture]
-        messages.append({"role": turn.role, "text": words.digest, "png": picture and picture.digest})
-    tables.ADD_PART.on_many(connection, (part._asdict() for part in parts))
-    row = {name: _clean(value, hidden) if isinstance(value, str) else value for name, value in vars(call).items()}
+def _log(connection: Connection, call: Call, now: float, clean: Callable[[str], str]) -> None:
+    layout = parts.pack_text(clean(call.schema_text))
+    needed, messages = [layout], list[dict[str, Any]]()
+    for message in call.messages:
+        words = parts.pack_text(clean(message.text))
+        picture = None if message.picture is None else parts.pack_png(message.picture.png)
+        needed += [words] if picture is None else [words, picture]
+        messages.append({"role": message.role, "text": words.digest, "png": picture and picture.digest})
+    tables.ADD_PART.on_many(connection, [part._asdict() for part in needed])
+    row = {name: clean(value) if isinstance(value, str) else value for name, value in vars(call).items()}
     del row["messages"], row["schema_text"]
     tables.add_call(connection, row | {"uid": uuid.uuid4().hex, "at": now, "schema": layout.digest}, messages)

@@ -140,7 +140,7 @@ class Answers:
                     log.warning("%s; what is missing gets no label", missing)
                 raise TransportError(missing, remembered=True)
             request.pack()
-            if self._store.claim(request.key, seconds=CLAIM_S):
+            if self._store.get_or_claim(request.key, seconds=CLAIM_S) is True:
                 self._renewal = self._renewal or asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
                 break
             await asyncio.sleep(pause)
@@ -156,8 +156,8 @@ class Answers:
             request.question.read(stored.text)
         except BadReplyError as error:
             raise StoreError(
-                f"the store {self._store.path} has an answer of {stored.model} that cannot be used: {error} "
-                f"(key {request.key}). Drop that model's answers with `lvlm2p store prune`, or name another store."
+                f"the store {self._store.path} has an answer of {stored.model} that cannot be used: {error}. "
+                f"{self._store.how_to_drop(request.key)}"
             ) from None
         return Answered(stored.text, stored.model, 0, 0.0)
 

@@ -205,6 +205,7 @@ def test_prune_says_what_it_would_delete_and_deletes_it_only_when_told(lvlm2p, f
         ["--older-than-days", "1"],
         ["--model", CALL.requested_model, "--keep-answers"],
         ["--model", CALL.requested_model, "--outcome", "ok"],
+        ["--key", OTHER.key],
     ],
 )
 def test_what_prune_says_beforehand_is_what_it_does(lvlm2p, file, conditions):  # noqa: ARG001

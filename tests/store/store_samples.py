@@ -1,9 +1,11 @@
 """Calls to put into a store."""
 
+import numpy as np
+
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, Message
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+PNG = Picture(np.random.default_rng(0).integers(256, size=(24, 32, 3), dtype=np.uint8)).png
 ANSWER = Answer('{"probabilities": {"left": 1.0}}', "gemini/gemini-2.5-flash-lite")
 CALL = Call(
     key="k",

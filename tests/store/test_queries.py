@@ -12,7 +12,7 @@ from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Message
-from lvlm2p_wrappers.store import Store, tables
+from lvlm2p_wrappers.store import Store, parts
 from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 
 
@@ -197,9 +197,9 @@ class TestExchange:
         ],
     )
     def test_a_broken_line_is_named(self, store, broken):
-        empty = f'{{"part": "{tables.digest(b"")}", "text": ""}}'
+        empty = f'{{"part": "{parts.digest(b"")}", "text": ""}}'
         with pytest.raises(StoreError, match="line 3 of the import is broken"):
-            stores.load(store, ['{"lvlm2p_store": 1}', empty, broken])
+            stores.load(store, io.StringIO("\n".join(['{"lvlm2p_store": 1}', empty, broken])))
 
     def test_a_store_in_memory_imports_nothing(self, exported):
         with pytest.raises(StoreError, match="in memory"):

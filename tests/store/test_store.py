@@ -188,7 +188,7 @@ class TestBadPlaces:
     def test_a_read_only_database_is_refused_before_anything_is_paid_for(self, store, monkeypatch):
         store.close()
         monkeypatch.setattr(
-            "lvlm2p_wrappers.store.tables._use_write_ahead_log", lambda connection: _forbid_writing(connection)
+            "lvlm2p_wrappers.store.sqlite._use_write_ahead_log", lambda connection: _forbid_writing(connection)
         )
         with pytest.raises(StoreError, match="readonly"):
             Store(store.path)
@@ -232,8 +232,9 @@ class TestSecrets:
 
         (logged,) = stores.calls(store)
         written = [logged.call.messages[0].text, logged.call.reply, logged.call.problem]
-        assert written == ["Incorrect key ***, or ***"] * 3
-        assert json.loads(store.get("k").text) == {"summary": "Incorrect key ***, or ***"}
+        told = "Incorrect key <OPENAI_API_KEY>, or <AWS_SECRET_ACCESS_KEY>"
+        assert written == [told] * 3
+        assert json.loads(store.get("k").text) == {"summary": told}
         for file in Path(store.path).parent.iterdir():
             assert b"0123456789" not in file.read_bytes()
 

@@ -1,0 +1,80 @@
+"""Named, ordered steps that bring a store of any earlier version to the layout of ``tables``.
+
+A new store runs all of them, too, so each is written to find its work done already: it makes a table *if it is not
+there*, adds a column *unless it is there*. Append new ones to ``MIGRATIONS``; never change one that was released.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from sqlalchemy import Connection, inspect, select, update
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.store import tables
+
+
+def m001_initial(connection: Connection) -> None:
+    """Make the tables of version 0.1.0."""
+    for table in tables.METADATA.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+    connection.execute(CreateIndex(tables.calls_by_key, if_not_exists=True))
+
+
+MIGRATIONS = (m001_initial,)
+
+
+def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
+    """Check that a database is a store, and run the migrations that it has not seen.
+
+    Each is one transaction, so that processes may migrate a store at once, and be killed meanwhile. ``schema_version``
+    in ``meta`` counts them; version 0.1.0 reads it, too.
+
+    Args:
+        connection: outside of a transaction.
+        store: the store's name, for messages.
+        read_only: whether a store of an earlier version is left as it is.
+
+    Raises:
+        StoreError: the database is of something else, or the store was written by a newer version.
+    """
+    with connection.begin():
+        applied = _applied(connection, store, read_only=read_only)
+    if read_only or len(applied) == len(MIGRATIONS):
+        return
+    with connection.begin():
+        for table in (tables.meta, tables.migrations):
+            connection.execute(CreateTable(table, if_not_exists=True))
+        tables.ADD_META.on(connection, {"name": "schema_version", "value": "1"})
+    for number, migration in enumerate(MIGRATIONS, start=1):
+        with connection.begin():
+            # Its row comes first, so that it waits for another process's at its start.
+            row = {"name": migration.__name__, "at": time.time()}
+            if tables.ADD_MIGRATION.on(connection, row).rowcount == 1:
+                migration(connection)
+                version = update(tables.meta).where(tables.meta.c.name == "schema_version")
+                connection.execute(version.values(value=str(number)))
+
+
+def _applied(connection: Connection, store: str, *, read_only: bool) -> set[str]:
+    """The names of the migrations that a store has seen; none of a new store, or of version 0.1.0's.
+
+    Raises:
+        StoreError: as :func:`migrate`.
+    """
+    found = set(inspect(connection).get_table_names())
+    version = None
+    if "meta" in found:
+        version = connection.execute(select(tables.meta.c.value).where(tables.meta.c.name == "schema_version")).scalar()
+    if version is None and found <= set(tables.METADATA.tables) and not read_only:
+        return set()  # another process may be making it at this moment
+    if not re.fullmatch("[0-9]{1,9}", str(version)):
+        raise StoreError(f"{store} is {'a database of something else' if found else 'empty'}, not an lvlm2p store.")
+    if int(str(version)) > len(MIGRATIONS):
+        raise StoreError(
+            f"the store {store} has schema version {version}, and this lvlm2p knows versions up to {len(MIGRATIONS)}: "
+            "upgrade with `pip install -U lvlm2p`, or name another file with store= or LVLM2P_STORE."
+        )
+    return set(connection.scalars(select(tables.migrations.c.name))) if "migrations" in found else set()

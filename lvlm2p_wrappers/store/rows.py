@@ -1,0 +1,106 @@
+"""The rows of a store as checked records: a store or an export may come from anywhere, and hold anything."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Self
+
+from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
+from pydantic_core import from_json
+
+from lvlm2p_wrappers.records import Call, Record, Role
+from lvlm2p_wrappers.store.parts import Part, pack_png, pack_text, unpack
+
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Moment = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+"""Seconds since 1970, before the year 10000."""
+
+
+class Row(Record):
+    """A row; its whole numbers fit into 64 bits, as every database's do."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{name} needs more than 64 bits")
+        return self
+
+
+class PartRow(Row):
+    """A text, or a picture as a PNG file in base64, that has the digest it is said to have."""
+
+    digest: Digest = Field(alias="part")
+    text: str | None = None
+    png: str | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        part = self.packed()
+        if part.digest != self.digest:
+            raise ValueError(f"its content has the digest {part.digest}")
+        unpack(part.kind, part.data)
+        return self
+
+    def packed(self) -> Part:
+        """The row of ``parts``."""
+        if (self.text is None) == (self.png is None):
+            raise ValueError("it has to have either a text or a PNG file")
+        return (
+            pack_png(base64.b64decode(self.png, validate=True)) if self.png is not None else pack_text(self.text or "")
+        )
+
+
+class AnswerRow(Row):
+    """A row of ``answers``."""
+
+    key: Name = Field(alias="answer")
+    text: str
+    model: Name
+    at: Moment
+
+    @model_validator(mode="after")
+    def _is_json(self) -> Self:
+        from_json(self.text)
+        return self
+
+
+class TurnRow(Row):
+    """A message of a call; ``text`` and ``png`` are digests of parts."""
+
+    role: Role
+    text: Digest
+    png: Digest | None
+
+
+class LoggedRow(Row):
+    """What a row of ``calls`` has besides the fields of a :class:`Call`."""
+
+    uid: Name = Field(alias="call")
+    messages: tuple[TurnRow, ...]
+    layout: Digest = Field(alias="schema")
+    at: Moment
+
+    def texts(self) -> set[str]:
+        """The digests of the texts that it cannot do without; pictures may be missing."""
+        return {self.layout, *(message.text for message in self.messages)}
+
+
+_FIELDS: dict[str, Any] = {
+    name: (field.annotation, ...)
+    for name, field in Call.model_fields.items()
+    if name not in ("messages", "schema_text")
+}
+CallRow: type[LoggedRow] = create_model("CallRow", __base__=LoggedRow, **_FIELDS)
+"""A row of ``calls`` with its messages."""
+
+
+def said(problem: Exception) -> str:
+    """Return in one line what is wrong with a row."""
+    if not isinstance(problem, ValidationError):
+        return str(problem)
+    first = problem.errors(include_url=False)[0]
+    where = ".".join(str(name) for name in first["loc"])
+    given = first["input"] if isinstance(first["input"], str | int | float) else type(first["input"]).__name__
+    return f"{where or 'it'}: {first['msg']} (it is {str(given)[:80]!r})"
