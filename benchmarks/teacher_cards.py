@@ -54,14 +54,14 @@ class Args:
 
 
 RATES = {
-    "argmax_success": ("episodes", "argmax", "success"),
-    "sampled_success": ("episodes", "sampled", "success"),
-    "pose": ("stage1", "pose"),
-    "targets": ("stage1", "targets"),
-    "hazards": ("stage1", "hazards"),
-    "agreement": ("stage2", "agreement"),
-    "mass_optimal": ("stage2", "mass_optimal"),
-    "mass_fatal": ("stage2", "mass_fatal"),
+    "argmax_success": ("rollouts", "argmax", "success"),
+    "sampled_success": ("rollouts", "sampled", "success"),
+    "pose": ("analysis", "pose"),
+    "targets": ("analysis", "targets"),
+    "hazards": ("analysis", "hazards"),
+    "agreement": ("action", "agreement"),
+    "mass_optimal": ("action", "mass_optimal"),
+    "mass_fatal": ("action", "mass_fatal"),
 }
 COLUMNS = ["model", "env_id", "states", "episodes"]
 COLUMNS += [f"{name}{end}" for name in RATES for end in ("", "_low", "_high")]
@@ -79,11 +79,11 @@ def evaluated(args, env_id, store):
 def as_row(found):
     """One row of the table."""
     row = {"model": found["model"], "env_id": found["env_id"], "episodes": found["episodes"]}
-    row["states"] = found["card"]["replies"]["labels"]
+    row["states"] = found["metrics"]["replies"]["labels"]
     for name, path in RATES.items():
-        rate = found["card"]
+        rate = found["metrics"]
         for part in path:
-            rate = rate and rate[part]
+            rate = rate and rate.get(part)
         for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
             row[name + end] = None if rate is None else round(rate[key], 4)
     return row

@@ -40,9 +40,9 @@ def row_of(args, task, error, salt):
     model = task.teacher(salt, error)
     with TemporaryDirectory() as folder:
         judged = teacher_cards.Args(model=model, states=args.states, episodes=args.episodes, folder=Path(folder))
-        card = teacher_cards.evaluated(judged, task.env_id, args.store)["card"]
-    played = card["episodes"]["sampled"]
-    values = (played["success"]["value"], played["return"]["value"], card["stage2"]["agreement"]["value"])
+        metrics = teacher_cards.evaluated(judged, task.env_id, args.store)["metrics"]
+    played = metrics["rollouts"]["sampled"]
+    values = (played["success"]["value"], played["return"]["value"], metrics["action"]["agreement"]["value"])
     command = f"lvlm2p evaluate {task.env_id} --model '{model}' --states {args.states} --episodes {args.episodes}"
     figures = (task.name, error, salt, args.episodes, *(round(value, 4) for value in values), command)
     return dict(zip(COLUMNS, figures, strict=True))

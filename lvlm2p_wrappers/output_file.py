@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def format_of(path: Path) -> Format | None:
         return "export"
     if b'<meta name="generator" content="lvlm2p' in head:
         return "report"
-    return "evaluation" if head.startswith(b'{\n "format": 1,\n "env_id"') else None
+    return "evaluation" if re.match(rb'\{\n "format": \d+,\n "env_id"', head) else None
 
 
 def _refuse(path: Path, target: Path, kind: Format | None, *, force: bool) -> None:

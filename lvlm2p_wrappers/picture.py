@@ -175,10 +175,16 @@ class Picture:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
         """In files a picture is its digest."""
-        named = core_schema.no_info_after_validator_function(cls.named, core_schema.str_schema())
-        return core_schema.union_schema(
-            [core_schema.is_instance_schema(cls), named],
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda picture: picture.digest),
+
+        def read(value: Any) -> Picture:
+            if isinstance(value, cls):
+                return value
+            if isinstance(value, str):
+                return cls.named(value)
+            raise ValueError("a picture is given by its digest")
+
+        return core_schema.no_info_plain_validator_function(
+            read, serialization=core_schema.plain_serializer_function_ser_schema(lambda picture: picture.digest)
         )
 
 

@@ -6,9 +6,9 @@ Their fields are what the evaluation's files and the report show: whoever rename
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from lvlm2p_wrappers.picture import Picture
@@ -17,8 +17,11 @@ Role = Literal["system", "user", "assistant", "reply"]
 Stage = Literal["analysis", "action"]
 Outcome = Literal["ok", "bad_reply", "error"]
 Source = Literal["random", "student", "expert"]
-Way = Literal["argmax", "sampled"]
+Policy = Literal["argmax", "sampled"]
+Heading = Literal["up", "right", "down", "left"]
 Verdict = Literal["right", "wrong", "fatal", "unjudged", "none"]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
@@ -137,18 +140,18 @@ class Exchange(Record):
     outcome: Outcome | None
     problem: str
     latency_s: float | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    prompt_tokens: Integer | None
+    completion_tokens: Integer | None
     cost_usd: float | None
     at: float | None = None
-    call: int | None = None
+    call: Integer | None = None
 
 
-# --- a label, and what it is held against ---
+# --- a label, and the ground truth that it is compared with ---
 
 
 class Failure(Record):
-    """Why a question stayed without an answer; ``kind`` is that of :class:`BadReplyError`, or the transport's."""
+    """Why a question has no answer; ``kind`` is that of :class:`BadReplyError`, or the transport's."""
 
     kind: str
     message: str
@@ -158,27 +161,27 @@ class Place(Record):
     """A thing and its cell; row and column as printed beside the picture."""
 
     what: str
-    row: int
-    column: int
+    row: Integer
+    column: Integer
 
 
 class GroundTruth(Record):
-    """The environment's own state at one moment, and what the actions are worth in it. No teacher gets to see it.
+    """The environment's own state at one step, and the value of the actions in it. No teacher ever sees it.
 
     Attributes:
         row: the agent's row, as printed beside the picture.
         column: its column.
-        heading: ``"up"``, ``"right"``, ``"down"`` or ``"left"``.
+        heading: the direction it faces.
         targets: the cells that fulfil the part of the mission that comes next.
-        also: cells that may be named as targets, too: those of the mission's other parts.
-        hazards: the cells that end the episode badly, as the prompts' rules define them.
-        optimal: the names of the best actions; empty where no verdict is possible.
+        also: the cells of the mission's other parts: an analysis may name them as targets, too.
+        hazards: the cells that end the episode without a reward, as the prompts' rules define them.
+        optimal: the names of the optimal actions; empty where they are not known.
         fatal: the names of the actions that end the episode without a reward.
     """
 
-    row: int
-    column: int
-    heading: str
+    row: Integer
+    column: Integer
+    heading: Heading
     targets: tuple[Place, ...]
     also: tuple[Place, ...] = ()
     hazards: tuple[Place, ...]
@@ -187,13 +190,13 @@ class GroundTruth(Record):
 
 
 class Label(Record):
-    """A view, what the teacher said about it, and the ground truth where it is known.
+    """A view, the teacher's answer to it, and the ground truth where it is known.
 
     Attributes:
         id: its number within the evaluation or the report.
-        source: the policy that got there; None for a view out of a store's log.
-        seed: of the environment, for the episode; None likewise.
-        step: how many actions were taken before; None likewise.
+        source: the policy that reached the state; None for a view from a store's log.
+        seed: the environment's seed for the episode; None likewise.
+        step: the number of actions taken before; None likewise.
         env_id: the environment; ``""`` where the evaluation names it.
         picture: what the teacher was shown; None where the log has none.
         mission: the mission in words.
@@ -208,10 +211,10 @@ class Label(Record):
         truth: the ground truth; None where it is not known.
     """
 
-    id: int
+    id: Integer
     source: Source | None = None
-    seed: int | None = None
-    step: int | None = None
+    seed: Integer | None = None
+    step: Integer | None = None
     env_id: str = ""
     picture: Picture | None
     mission: str
@@ -225,14 +228,20 @@ class Label(Record):
     exchanges: tuple[Exchange, ...]
     truth: GroundTruth | None = None
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.probs is not None and len(self.probs) != len(self.actions):
+            raise ValueError(f"state {self.id} has {len(self.probs)} probabilities for {len(self.actions)} actions")
+        return self
+
     @property
     def argmax(self) -> str | None:
-        """The action with the highest probability, the first of equals; None without advice."""
+        """The most probable action, the first of equals; None without advice."""
         return None if not self.probs else self.actions[self.probs.index(max(self.probs))]
 
     @property
     def verdict(self) -> Verdict:
-        """What the most probable action is worth; ``"unjudged"`` where that is not known."""
+        """Whether the most probable action is optimal; ``"unjudged"`` where that is not known."""
         if self.argmax is None:
             return "none"
         if self.truth is not None and self.argmax in self.truth.fatal:
@@ -243,38 +252,47 @@ class Label(Record):
 
 
 class Episode(Record):
-    """One episode played by the teacher; ``failures`` counts the steps at which it gave no usable answer."""
+    """One episode of a rollout in which the teacher acts.
 
-    way: Way
-    seed: int
-    total: float = Field(alias="return")
-    length: int
+    Attributes:
+        policy: ``"argmax"`` takes the most probable action, ``"sampled"`` draws one from the distribution.
+        seed: the environment's seed.
+        episodic_return: the sum of the rewards; in JSON it is called ``return``.
+        length: in steps.
+        success: whether the last reward was above 0.
+        failures: the steps at which a reply could not be used, and the action was drawn uniformly.
+    """
+
+    policy: Policy
+    seed: Integer
+    episodic_return: float = Field(alias="return")
+    length: Count
     success: bool
-    failures: int
+    failures: Count
 
 
-# --- metrics: the report card ---
+# --- metrics ---
 
 
 class Rate(Record):
-    """A measured value with its 95% interval, from ``n`` cases."""
+    """An estimate with its 95% interval, from ``n`` cases."""
 
     value: float
     low: float
     high: float
-    n: int
+    n: Count
 
 
-class PlayMetrics(Record):
-    """What became of the episodes that were played one way; None where none was."""
+class RolloutMetrics(Record):
+    """What the teacher's rollouts with one policy come to; ``length`` is the mean in steps."""
 
-    success: Rate | None
-    total: Rate | None = Field(alias="return")
-    length: float | None
+    success: Rate
+    episodic_return: Rate = Field(alias="return")
+    length: float
 
 
 class AnalysisMetrics(Record):
-    """How well the first stage reads the picture; ``headings`` counts, by true heading, what was said."""
+    """The accuracy of the first stage; ``headings`` counts the predicted headings for each true one."""
 
     agent_row: Rate
     agent_column: Rate
@@ -283,7 +301,7 @@ class AnalysisMetrics(Record):
     pose: Rate
     targets: Rate
     hazards: Rate
-    headings: dict[str, dict[str, int]]
+    headings: dict[Heading, dict[Heading, Count]]
 
 
 class CalibrationBin(Record):
@@ -293,16 +311,16 @@ class CalibrationBin(Record):
     high: float
     confidence: float
     accuracy: float
-    n: int
+    n: Count
 
 
 class ActionMetrics(Record):
-    """How good the second stage's distributions are."""
+    """The quality of the second stage's distributions; ``ece`` is the expected calibration error."""
 
     agreement: Rate | None
     mass_optimal: Rate | None
     mass_fatal: Rate | None
-    entropy: float | None
+    entropy: float
     ece: float | None
     reliability: tuple[CalibrationBin, ...]
 
@@ -310,14 +328,14 @@ class ActionMetrics(Record):
 class ReplyMetrics(Record):
     """How many labels there are, and how many questions brought none."""
 
-    labels: int
-    failures: int
-    by_kind: dict[str, int]
-    bad_replies: int
+    labels: Count
+    failures: Count
+    by_kind: dict[str, Count]
+    bad_replies: Count
 
 
 class PriceMetrics(Record):
-    """What a label costs, and how long it takes."""
+    """What a label costs in US dollars, tokens and seconds; None where a price, or every count, is missing."""
 
     usd_per_label: float | None
     latency_p50_s: float | None
@@ -328,11 +346,11 @@ class PriceMetrics(Record):
 
 
 class Metrics(Record):
-    """A teacher's report card."""
+    """What an evaluation measures: the rollouts, both stages, the replies and the price."""
 
-    episodes: dict[Way, PlayMetrics]
-    stage1: AnalysisMetrics | None
-    stage2: ActionMetrics | None
+    rollouts: dict[Policy, RolloutMetrics]
+    analysis: AnalysisMetrics | None
+    action: ActionMetrics | None
     replies: ReplyMetrics
     price: PriceMetrics
 
@@ -347,24 +365,23 @@ class EvaluationArguments(Record):
         fingerprint: the digest of the prompt set's files.
         seed: of states and episodes.
         states: how many states are labelled at most.
-        episodes: how many episodes are played, of each way.
+        episodes: how many episodes are rolled out with each policy.
     """
 
     env_id: str
     model: str
     prompts: str
     fingerprint: str
-    seed: int
-    states: int
-    episodes: int
+    seed: Count
+    states: Count
+    episodes: Count
 
 
 class Evaluation(EvaluationArguments):
-    """``evaluation.json``: what was asked of whom, and the report card."""
+    """``evaluation.json``: the arguments, whether every row is there, and the metrics."""
 
-    format: int
     complete: bool
-    card: Metrics
+    metrics: Metrics
 
 
 def total(costs: Sequence[float | None]) -> float | None:

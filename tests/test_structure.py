@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "picture": set(),
     "records": {"picture"},
     "output_file": {"errors"},
+    "units": set(),
     "observations": {"errors"},
     "views": {"errors", "picture"},
     "advice_panel": set(),
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "wrapper": {"errors", "teacher", "views"},
     "vector": {"advice_panel", "errors", "teacher", "views", "wrapper"},
     "evaluation": {"embedded_teacher", "errors", "output_file", "picture", "records", "schemas", "teacher", "views"},
-    "report": {"errors", "output_file", "picture", "records", "schemas", "store", "views"},
+    "report": {"errors", "evaluation", "picture", "records", "schemas", "store", "units", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

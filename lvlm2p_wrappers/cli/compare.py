@@ -15,10 +15,11 @@ from lvlm2p_wrappers.cli.evaluate import add_limits, add_sample, look_at, progre
 from lvlm2p_wrappers.cli.printing import say, say_json, say_table
 from lvlm2p_wrappers.client import pricing
 from lvlm2p_wrappers.errors import ModelError, UsageError
-from lvlm2p_wrappers.evaluation import Label, State, collect_states, label_states
+from lvlm2p_wrappers.evaluation import State, collect_states, label_states
 from lvlm2p_wrappers.evaluation.comparison import Difference, differences
-from lvlm2p_wrappers.evaluation.run import Watch
+from lvlm2p_wrappers.evaluation.run import Progress as Watch
 from lvlm2p_wrappers.prompts import bundled_prompts
+from lvlm2p_wrappers.records import Label
 
 _MORE = """\
 Each SIDE is a model string, a prompt folder (or the name of a bundled set), or both as MODEL@FOLDER. What a side leaves
@@ -132,13 +133,10 @@ def _compared(
 def _labels(side: Side, env_id: str, states: list[State], left: argparse.Namespace, watch: Watch) -> list[Label]:
     teacher = teacher_of(side.model, side.prompts, left)
     labels: list[Label] = []
-
-    def keep(_: State, label: Label) -> None:
-        labels.append(label)
-        watch(f"{env_id}, {side.letter}", len(labels), len(states))
-
     try:
-        label_states(teacher, states, keep, width=left.concurrency)
+        for label in label_states(teacher, states, width=left.concurrency):
+            labels.append(label)
+            watch(f"{env_id}, {side.letter}", len(labels), len(states))
     finally:
         teacher.drain()
     spent = teacher.counters
@@ -150,16 +148,17 @@ def _labels(side: Side, env_id: str, states: list[State], left: argparse.Namespa
 
 
 def _as_json(side: Side, row: Difference) -> dict[str, Any]:
-    return {"side": side.letter, **row._asdict(), "differs": row.differs}
+    difference = None if row.difference is None else row.difference.model_dump()
+    return {"side": side.letter, **row._asdict(), "difference": difference, "differs": row.differs}
 
 
 def _print(sides: Sequence[Side], found: dict[str, list[tuple[Side, Difference]]]) -> None:
     for side in sides:
         say(f"{side.letter}  {side.name}")
     other = "B" if len(sides) == 2 else "other"
-    header = ["environment", "side", "measure", "A", other, f"{other} - A", "95% interval", "n", ""]
+    header = ["environment", "side", "metric", "A", other, f"{other} - A", "95% interval", "n", ""]
     rows = [
-        [env_id, side.letter, row.measure, *_values(row), "differs" if row.differs else ""]
+        [env_id, side.letter, row.metric, *_values(row), "differs" if row.differs else ""]
         for env_id, differing in found.items()
         for side, row in differing
     ]
@@ -184,5 +183,5 @@ def _values(row: Difference) -> tuple[str, str, str, str, str]:
     found = row.difference
     if found is None:
         return first, other, "-", "too few" if row.n else "-", f"{row.n:,}"
-    difference, low, high = (f"{value:+.3f}" for value in (found["value"], found["low"], found["high"]))
+    difference, low, high = (f"{value:+.3f}" for value in (found.value, found.low, found.high))
     return first, other, difference, f"{low} to {high}", f"{row.n:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from lvlm2p_wrappers.cli.estimate.discovery import distinct_views, roll_out
 from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
 from lvlm2p_wrappers.client import pricing
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.evaluation import RUN_FRAMES, Record, card
-from lvlm2p_wrappers.evaluation.run import Watch, arguments_of, evaluate
+from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
+from lvlm2p_wrappers.evaluation.run import Progress as Watch
+from lvlm2p_wrappers.evaluation.run import arguments_of, evaluate
+from lvlm2p_wrappers.records import Heading, Metrics, PriceMetrics, Rate, ReplyMetrics
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.views import EnvInfo, viewer
 
@@ -47,14 +49,14 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "evaluate",
-        summary="say how good a teacher is: play, sight, decisions, price",
+        summary="measure a teacher: accuracy, rollouts, calibration, price",
         more=_MORE,
     )
     parser.add_argument("env_id", metavar="ENV_ID", help="the environment; MODULE:ID for one that a module registers")
     parser.add_argument("--model", metavar="M", required=True, help="the teacher, as a LiteLLM model string")
     parser.add_argument("--prompts", metavar="P", help="folder of your own templates, or the name of a bundled set")
     parser.add_argument(
-        "--episodes", metavar="N", type=zero_or_more, default=50, help="episodes played of each way (default: 50)"
+        "--episodes", metavar="N", type=zero_or_more, default=50, help="rollouts with each policy (default: 50)"
     )
     add_sample(parser)
     parser.add_argument(
@@ -135,25 +137,26 @@ def run(args: argparse.Namespace) -> None:
     arguments = arguments_of(
         teacher, env_info, prompts=args.prompts, seed=args.seed, states=args.states, episodes=args.episodes
     )
-    record = Record(args.out or default_folder(env_info.env_id, args.model, args.prompts), arguments)
+    path = args.out or default_folder(env_info.env_id, args.model, args.prompts)
     missing: TeacherError | KeyboardInterrupt | None = None
-    with in_silence(), progress() as watch:
-        try:
-            missing = evaluate(
-                teacher, functools.partial(make, args.env_id), record, width=args.concurrency, watch=watch
-            )
-        except (TeacherError, KeyboardInterrupt) as error:
-            missing = error
-        views = _run_views(args.env_id, teacher, record)
-    content = record.save(card(record.labels, record.episodes, run_views=views), complete=missing is None)
-    if missing is None or record.labels or record.episodes:
+    with EvaluationFolder(path, arguments) as folder:
+        with in_silence(), progress() as watch:
+            try:
+                make_env = functools.partial(make, args.env_id)
+                missing = evaluate(teacher, make_env, folder, width=args.concurrency, progress=watch)
+            except (TeacherError, KeyboardInterrupt) as error:
+                missing = error
+            views = _run_views(args.env_id, teacher, folder)
+        metrics = compute_metrics(folder.labels, folder.episodes, run_views=views)
+        content = folder.save(metrics, complete=missing is None)
+    if missing is None or folder.labels or folder.episodes:
         if args.json:
-            say_json({"folder": str(record.folder), **content})
+            say_json({"folder": str(path), **content})
         else:
-            _print(record, content)
+            _print(folder, metrics)
     if missing is not None:
         if isinstance(missing, TeacherError):
-            say("Incomplete. The same command goes on where this one ended.", stderr=True)
+            say("Incomplete. The same command resumes the evaluation.", stderr=True)
         raise missing
 
 
@@ -179,14 +182,14 @@ def progress() -> Iterator[Watch]:
         yield watch
 
 
-def _run_views(env_id: str, teacher: Teacher, record: Record) -> float | None:
+def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float | None:
     """The most views that a run may show, where their price is of interest."""
-    each = card(record.labels, [])["price"]["usd_per_label"]
+    each = compute_metrics(folder.labels, []).price.usd_per_label
     if not each:
         return None if each is None else 0.0
     envs: list[gym.Env[Any, Any]] = [make(env_id) for _ in range(_ENVS)]
     history = teacher.prepare(viewer(envs[0]).env_info)
-    rollout = roll_out(envs, range(_ROLLOUT), seed=record.arguments.seed, history=history, is_stored=None)
+    rollout = roll_out(envs, range(_ROLLOUT), seed=folder.arguments.seed, history=history, is_stored=None)
     for env in envs:
         env.close()
     return distinct_views(rollout, RUN_FRAMES).high
@@ -195,82 +198,88 @@ def _run_views(env_id: str, teacher: Teacher, record: Record) -> float | None:
 # --- for people ---
 
 
-def rate(value: Any, form: Callable[[float], str] = "{:.3f}".format) -> str:
+def rate(value: Rate | float | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
     """A rate and its interval, or a plain number."""
     if value is None:
         return "-"
-    if not isinstance(value, dict):
+    if not isinstance(value, Rate):
         return form(value)
-    return f"{form(value['value'])} ({form(value['low'])} to {form(value['high'])})"
+    return f"{form(value.value)} ({form(value.low)} to {form(value.high)})"
 
 
-def _print(record: Record, content: dict[str, Any]) -> None:
-    found, asked = content["card"], record.arguments
+def _print(folder: EvaluationFolder, metrics: Metrics) -> None:
+    asked = folder.arguments
     say(f"{asked.env_id}, {asked.model}, prompts {asked.prompts}", style="bold")
-    say_table(_played(found["episodes"]), header=("plays", "success", "return", "steps"), whole=(0, 1, 2))
+    if metrics.rollouts:
+        say_table(_rollouts(metrics), header=("rollouts", "success", "return", "steps"), whole=(0, 1, 2))
+        say("")
+    say_table(_rows(metrics), header=("metric", "rate (95%)", "n"), numbers=(2,), whole=(0, 1))
     say("")
-    say_table(_rows(found), header=("says", "rate (95%)", "n"), numbers=(2,), whole=(0, 1))
-    say("")
-    if found["stage1"] is not None:
-        _print_headings(found["stage1"]["headings"])
-    say_table([*_replies(found["replies"]), *_price(found["price"])], whole=(0,))
-    say(f"kept in {record.folder}")
+    if metrics.analysis is not None:
+        _print_headings(metrics.analysis.headings)
+    say_table([*_replies(metrics.replies), *_price(metrics.price)], whole=(0,))
+    say(f"kept in {folder.path}")
 
 
-def _played(ways: dict[str, Any]) -> list[tuple[str, ...]]:
-    names = {"argmax": "most probable action", "sampled": "action drawn"}
+def _rollouts(metrics: Metrics) -> list[tuple[str, ...]]:
+    names = {"argmax": "most probable action", "sampled": "sampled action"}
     return [
-        (names[way], rate(row["success"]), rate(row["return"]), rate(row["length"], "{:.1f}".format))
-        for way, row in ways.items()
+        (names[policy], rate(row.success), rate(row.episodic_return), rate(row.length, "{:.1f}".format))
+        for policy, row in metrics.rollouts.items()
     ]
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    one, two = found["stage1"] or {}, found["stage2"] or {}
-    rows = [
-        ("analysis: row right", one.get("agent_row")),
-        ("analysis: column right", one.get("agent_column")),
-        ("analysis: cell right", one.get("cell")),
-        ("analysis: heading right", one.get("heading")),
-        ("analysis: cell and heading", one.get("pose")),
-        ("analysis: targets right", one.get("targets")),
-        ("analysis: hazards right", one.get("hazards")),
-        ("action: best one is optimal", two.get("agreement")),
-        ("action: mass on optimal", two.get("mass_optimal")),
-        ("action: mass on fatal", two.get("mass_fatal")),
-        ("action: calibration error", two.get("ece")),
-        ("action: entropy (nats)", two.get("entropy")),
-    ]
-    return [(name, rate(value), f"{value['n']:,}" if isinstance(value, dict) else "") for name, value in rows]
+def _rows(metrics: Metrics) -> list[tuple[str, ...]]:
+    analysis, action = metrics.analysis, metrics.action
+    rows: list[tuple[str, Rate | float | None]] = []
+    if analysis is not None:
+        rows += [
+            ("analysis: row right", analysis.agent_row),
+            ("analysis: column right", analysis.agent_column),
+            ("analysis: cell right", analysis.cell),
+            ("analysis: heading right", analysis.heading),
+            ("analysis: cell and heading", analysis.pose),
+            ("analysis: targets right", analysis.targets),
+            ("analysis: hazards right", analysis.hazards),
+        ]
+    if action is not None:
+        rows += [
+            ("action: best one is optimal", action.agreement),
+            ("action: mass on optimal", action.mass_optimal),
+            ("action: mass on fatal", action.mass_fatal),
+            ("action: calibration error", action.ece),
+            ("action: entropy (nats)", action.entropy),
+        ]
+    return [(name, rate(value), f"{value.n:,}" if isinstance(value, Rate) else "") for name, value in rows]
 
 
-def _print_headings(table: dict[str, dict[str, int]]) -> None:
-    rows = [(f"true {true}", *(f"{count:,}" for count in said.values())) for true, said in table.items()]
-    say_table(rows, header=("heading", *(f"said {name}" for name in table)), numbers=range(1, len(table) + 1))
+def _print_headings(table: Mapping[Heading, Mapping[Heading, int]]) -> None:
+    rows = [(f"true {true}", *(f"{count:,}" for count in row.values())) for true, row in table.items()]
+    say_table(rows, header=("heading", *(f"predicted {name}" for name in table)), numbers=range(1, len(table) + 1))
     say("")
 
 
-def _replies(replies: dict[str, Any]) -> list[tuple[str, str]]:
-    kinds = ", ".join(f"{kind}: {count}" for kind, count in replies["by_kind"].items())
-    failed = f"{replies['failures']:,}" + (f" ({kinds})" if kinds else "")
+def _replies(replies: ReplyMetrics) -> list[tuple[str, str]]:
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in replies.by_kind.items())
+    failed = f"{replies.failures:,}" + (f" ({kinds})" if kinds else "")
     return [
-        ("labels", f"{replies['labels']:,}"),
-        ("states without one", failed),
-        ("bad replies, repaired ones too", f"{replies['bad_replies']:,}"),
+        ("labels", f"{replies.labels:,}"),
+        ("states without a label", failed),
+        ("bad replies, repaired ones too", f"{replies.bad_replies:,}"),
     ]
 
 
-def _price(price: dict[str, Any]) -> list[tuple[str, str]]:
+def _price(price: PriceMetrics) -> list[tuple[str, str]]:
     def seconds(value: float | None) -> str:
         return "-" if value is None else duration(value)
 
     return [
-        ("price of a label", money(price["usd_per_label"])),
+        ("price of a label", money(price.usd_per_label)),
         (
             "tokens of a label",
-            f"{rate(price['prompt_tokens'], '{:,.0f}'.format)} sent, "
-            f"{rate(price['completion_tokens'], '{:,.0f}'.format)} received",
+            f"{rate(price.prompt_tokens, '{:,.0f}'.format)} sent, "
+            f"{rate(price.completion_tokens, '{:,.0f}'.format)} received",
         ),
-        ("time of a label", f"{seconds(price['latency_p50_s'])} (p50), {seconds(price['latency_p95_s'])} (p95)"),
-        (f"price of {RUN_FRAMES:,} frames, at most", money(price[f"usd_{RUN_FRAMES}_frames"])),
+        ("latency of a label", f"{seconds(price.latency_p50_s)} (p50), {seconds(price.latency_p95_s)} (p95)"),
+        (f"price of {RUN_FRAMES:,} frames, at most", money(price.usd_20000_frames)),
     ]

@@ -1,26 +1,33 @@
-"""A teacher's report card: how well it plays, sees, decides and knows what it knows, before a run is paid for.
+"""Evaluates a teacher before a run is paid for: its labels, its rollouts, its calibration and its price.
 
-``states`` takes the states it is judged on, ``truth`` says what is really so in them, ``labels`` and ``play`` ask the
-teacher, ``record`` keeps what it said, ``scores`` is the card, and ``compare`` sets several teachers side by side.
+``states`` samples the states, ``ground_truth`` is what the labels are compared with, ``labelling`` and ``rollout`` ask
+the teacher, ``folder`` stores the rows, ``metrics`` sums them up, and ``comparison`` compares two teachers.
 """
 
-from lvlm2p_wrappers.evaluation.folder import Arguments, Episode, Label, Record
+from lvlm2p_wrappers.evaluation.folder import (
+    EvaluationFolder,
+    read_episodes,
+    read_evaluation,
+    read_labels,
+    read_picture,
+)
 from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
-from lvlm2p_wrappers.evaluation.metrics import RUN_FRAMES, card
-from lvlm2p_wrappers.evaluation.rollout import Job, play
+from lvlm2p_wrappers.evaluation.metrics import RUN_FRAMES, compute_metrics
+from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
 from lvlm2p_wrappers.evaluation.states import State, collect_states
 
 __all__ = [
     "RUN_FRAMES",
-    "Arguments",
-    "Episode",
+    "EvaluationFolder",
     "Job",
-    "Label",
-    "Record",
     "State",
     "UnfinishedError",
-    "card",
     "collect_states",
+    "compute_metrics",
     "label_states",
-    "play",
+    "read_episodes",
+    "read_evaluation",
+    "read_labels",
+    "read_picture",
+    "roll_out",
 ]

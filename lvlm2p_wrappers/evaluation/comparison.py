@@ -1,4 +1,4 @@
-"""Two teachers on the same states: what differs between them, and by how much."""
+"""Compares two teachers on the same states, metric by metric."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lvlm2p_wrappers.evaluation.folder import Label
-from lvlm2p_wrappers.evaluation.intervals import Rate, mean
-from lvlm2p_wrappers.evaluation.metrics import agrees, cost, is_right, mass_fatal, mass_optimal
+from lvlm2p_wrappers.evaluation.intervals import mean
+from lvlm2p_wrappers.evaluation.metrics import agrees, analysis_scores, cost, mass_fatal, mass_optimal
+from lvlm2p_wrappers.records import Label, Rate
 
-FEWEST = 10
-"""Of fewer episodes no interval is given."""
+MIN_EPISODES = 10
+"""With fewer episodes no interval is given."""
 
 
 class Difference(NamedTuple):
-    """How far two teachers are apart in one measure, over the states where both have it.
+    """The difference of two teachers in one metric, over the states where both have a value.
 
     Attributes:
-        measure: its name.
-        first: the first teacher's average, over all states where it has one; None if there is none.
+        metric: its name.
+        first: the first teacher's mean, over all states where it has a value; None if there is none.
         other: the other one's.
-        difference: other minus first, state by state; None if too few episodes have both.
+        difference: the mean of other minus first, state by state; None with fewer than ``MIN_EPISODES`` episodes.
         n: how many states have both.
     """
 
-    measure: str
+    metric: str
     first: float | None
     other: float | None
     difference: Rate | None
@@ -35,50 +35,43 @@ class Difference(NamedTuple):
     @property
     def differs(self) -> bool:
         """Whether the interval excludes 0."""
-        found = self.difference
-        return found is not None and (found["low"] > 0 or found["high"] < 0)
+        return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
 
 
-def _dollars(label: Label) -> float | None:
-    found = cost(label)
-    return None if found is None else 1000 * found
-
-
-MEASURES: dict[str, Callable[[Label], float | None]] = {
+METRICS: dict[str, Callable[[Label], float | None]] = {
     "best action optimal": agrees,
     "mass on optimal": mass_optimal,
     "mass on fatal": mass_fatal,
-    "heading right": lambda label: is_right(label, "heading"),
-    "cell right": lambda label: is_right(label, "cell"),
+    "heading right": lambda label: analysis_scores(label).get("heading"),
+    "cell right": lambda label: analysis_scores(label).get("cell"),
     "failures": lambda label: label.failure is not None,
-    "USD per 1000 labels": _dollars,
+    "USD per 1000 labels": lambda label: None if (usd := cost(label)) is None else 1000 * usd,
 }
-"""What is compared, by name; each of a label, None where it does not apply."""
+"""What is compared, by name; the value of a label, None where the metric does not apply."""
 
 
 def differences(first: Sequence[Label], other: Sequence[Label]) -> list[Difference]:
-    """Compare two teachers, measure by measure.
+    """Compare two teachers, metric by metric.
 
-    The interval is a paired bootstrap's: states of the same episode are alike, so whole episodes are drawn. Of fewer
-    than ``FEWEST`` episodes no interval would mean anything.
+    The interval is that of a paired bootstrap. It resamples whole episodes, since the states of one are correlated.
 
     Args:
         first: one teacher's labels.
-        other: another one's, of the same states; the labels' ids say which belong together.
+        other: another one's, of the same states; labels with the same id belong together.
     """
     partners = {label.id: label for label in other}
     pairs = [(label, partners[label.id]) for label in first if label.id in partners]
     found = []
-    for name, measure in MEASURES.items():
-        values = [(measure(one), measure(two), one.seed) for one, two in pairs]
+    for name, metric in METRICS.items():
+        values = [(metric(one), metric(two), one.seed) for one, two in pairs]
         both = [(float(b) - float(a), seed) for a, b, seed in values if a is not None and b is not None]
         episodes = [seed for _, seed in both]
-        difference = mean([step for step, _ in both], episodes) if len(set(episodes)) >= FEWEST else None
-        averages = [_average([row[side] for row in values]) for side in (0, 1)]
-        found.append(Difference(name, averages[0], averages[1], difference, len(both)))
+        difference = mean([step for step, _ in both], episodes) if len(set(episodes)) >= MIN_EPISODES else None
+        first_mean, other_mean = _mean([a for a, _, _ in values]), _mean([b for _, b, _ in values])
+        found.append(Difference(name, first_mean, other_mean, difference, len(both)))
     return found
 
 
-def _average(values: Sequence[float | None]) -> float | None:
-    known = [float(value) for value in values if value is not None]
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

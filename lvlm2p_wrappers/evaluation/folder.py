@@ -1,207 +1,305 @@
-"""An evaluation as a folder: rows are appended as they arrive, so that it can be ended at any time and gone on with.
+"""The folder of an evaluation. Rows are appended as they arrive, so that an interrupted evaluation can be resumed.
 
-* ``evaluation.json``: what was asked of whom, and the card.
+* ``evaluation.json``: the arguments and the metrics, an :class:`Evaluation`.
 * ``labels.jsonl``: a :class:`Label` a line.
 * ``episodes.jsonl``: an :class:`Episode` a line.
 * ``pictures/DIGEST.png``: what the teacher was shown.
+* ``evaluation.lock``: locked by the process that writes into the folder.
+
+A folder may come from somebody else. It is data: no link out of it is followed, and sizes are limited.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.evaluation.ground_truth import Truth
-from lvlm2p_wrappers.evaluation.states import Source
-from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.output_file import output_file
+from lvlm2p_wrappers.records import Episode, Evaluation, EvaluationArguments, Label, Metrics
 
-FORMAT = 1
-"""Version of the files."""
+FORMAT = 2
+"""The version of the files. Those of format 1, which lvlm2p 0.1.0 wrote, are read and resumed as well."""
 
-Way = Literal["argmax", "sampled"]
+MAX_BYTES = 64 * 2**20
+"""The most bytes of a line, of ``evaluation.json`` and of a picture."""
+
+_NAMES = {"evaluation.json", "labels.jsonl", "episodes.jsonl", "pictures", "evaluation.lock", "report.html"}
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
-class Arguments(BaseModel):
-    """What an evaluation depends on.
+# --- reading ---
 
-    Attributes:
-        env_id: the environment.
-        model: the teacher's model string.
-        prompts: the prompt set, as it was named.
-        fingerprint: the digest of the prompt set's files.
-        seed: of states and episodes.
-        states: how many states are labelled at most.
-        episodes: how many episodes are played, of each way.
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """The arguments and the metrics.
+
+    Raises:
+        UsageError: if the folder is not an evaluation's, or was written by a newer version.
     """
-
-    model_config = ConfigDict(frozen=True)
-
-    env_id: str
-    model: str
-    prompts: str
-    fingerprint: str
-    seed: int
-    states: int
-    episodes: int
-
-
-class Failure(BaseModel):
-    """Why a question stayed without an answer; ``kind`` is that of :class:`BadReplyError`."""
-
-    kind: str
-    message: str
+    with _readable(folder):
+        file = _inside(folder, "evaluation.json")
+        if not file.exists():
+            raise UsageError(
+                f"{folder} is no evaluation: it has no evaluation.json. `lvlm2p evaluate` makes such folders."
+            )
+        if file.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{file} is larger than {MAX_BYTES // 2**20} MB; no evaluation is.")
+        return _parsed(Evaluation, file.read_bytes(), str(folder / "evaluation.json"))
 
 
-class Said(BaseModel):
-    """One message that was sent, and whether a picture went with it."""
+def read_labels(folder: Path) -> list[Label]:
+    """The labels in the order of their ids; their pictures are known by digest alone.
 
-    role: str
-    text: str
-    picture: bool
-
-
-class Stage(BaseModel):
-    """One stage of a conversation: an ``Exchange`` without its pictures."""
-
-    stage: str
-    messages: tuple[Said, ...]
-    reply: str | None
-    outcome: str | None
-    problem: str
-    model: str | None
-    latency_s: float | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cost_usd: float | None
+    Raises:
+        UsageError: if a line is damaged.
+    """
+    labels = {label.id: label for label in _rows(Label, folder, "labels.jsonl")}
+    return sorted(labels.values(), key=lambda label: label.id)
 
 
-class Label(BaseModel):
-    """A state, what the teacher said about it, and what is really so."""
+def read_episodes(folder: Path) -> list[Episode]:
+    """The episodes.
 
-    id: int
-    source: Source
-    seed: int
-    step: int
-    picture: str
-    mission: str
-    carrying: str
-    actions: tuple[str, ...]
-    probs: tuple[float, ...] | None
-    analysis: dict[str, Any] | None
-    model: str | None
-    cached: bool
-    failure: Failure | None
-    exchanges: tuple[Stage, ...]
-    truth: Truth | None
+    Raises:
+        UsageError: if a line is damaged.
+    """
+    return list(_rows(Episode, folder, "episodes.jsonl"))
 
 
-class Episode(BaseModel):
-    """One episode played by the teacher; ``failures`` counts the steps at which it gave no usable answer."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    way: Way
-    seed: int
-    total: float = Field(alias="return")
-    length: int
-    success: bool
-    failures: int
+def read_picture(folder: Path, digest: str) -> bytes | None:
+    """A picture as the bytes of a PNG file, which may be anything; None where there is none that can be read."""
+    try:
+        file = _inside(folder, f"pictures/{digest}.png")
+        return file.read_bytes() if file.exists() and file.stat().st_size <= MAX_BYTES else None
+    except (OSError, ValueError, UsageError):
+        return None
 
 
-Row = TypeVar("Row", Label, Episode)
+def _rows(kind: type[Row], folder: Path, name: str) -> Iterator[Row]:
+    """The rows of a file. A last line without its end is being written, or was when its writer was killed."""
+    with _readable(folder / name):
+        file = _inside(folder, name)
+        if not file.exists():
+            return
+        with file.open("rb") as lines:
+            number = 0
+            while (line := lines.readline(MAX_BYTES)).endswith(b"\n"):
+                number += 1
+                if line.strip():
+                    yield _parsed(kind, line, f"{folder / name}, line {number}")
+            if len(line) == MAX_BYTES:
+                raise UsageError(f"{folder / name}, line {number + 1} is longer than {MAX_BYTES // 2**20} MB.")
 
 
-class Record:
-    """The folder of an evaluation, made or gone on with.
+def _parsed(kind: type[Row], text: bytes, where: str) -> Row:
+    try:
+        # Not pydantic's own parser: it refuses half a surrogate pair, which a model's JSON may hold.
+        return kind.model_validate(_upgraded(kind, json.loads(text), where))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ')}"
+    except KeyError as error:
+        problem = f"{error} is missing"
+    except (TypeError, AttributeError):
+        problem = "it has another form"
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise UsageError(f"{where}: {problem}; the file is no evaluation's, or damaged.")
+
+
+def _upgraded(kind: type[BaseModel], found: Any, where: str) -> Any:
+    """The JSON of an older format as the present one has it. A row tells its format itself: a file may have both."""
+    if kind is Episode and "way" in found:
+        found["policy"] = found.pop("way")
+    if kind is Label:
+        for exchange in found["exchanges"]:
+            _name_pictures(exchange["messages"], found["picture"])
+    if kind is not Evaluation:
+        return found
+    number = found.pop("format", None) if isinstance(found, dict) else None
+    if not isinstance(number, int):
+        raise UsageError(f"{where} has no number of its format: `lvlm2p evaluate` did not write it.")
+    if number > FORMAT:
+        raise UsageError(
+            f"{where} has format {number}, and this lvlm2p reads formats up to {FORMAT}: "
+            "upgrade with `pip install -U lvlm2p`."
+        )
+    if number == FORMAT:
+        return found
+    card = found.pop("card")
+    rollouts = {policy: row for policy, row in card.pop("episodes").items() if row["success"] is not None}
+    stages = {"analysis": card.pop("stage1"), "action": card.pop("stage2")}
+    return found | {"metrics": {"rollouts": rollouts, **stages, **card}}
+
+
+def _name_pictures(messages: list[dict[str, Any]], view: str) -> None:
+    """Format 1 tells only which messages had a picture; the last of them had the view's, the others an example's."""
+    had = [message for message in messages if message["picture"] is True]
+    for message in messages:
+        if isinstance(message["picture"], bool):
+            message["picture"] = "example" if message["picture"] else None
+    if had:
+        had[-1]["picture"] = view
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder, which need not exist.
+
+    Raises:
+        UsageError: if it is a link out of the folder, or no plain file.
+    """
+    file, top = (Path(os.path.realpath(path)) for path in (folder / name, folder))
+    if not file.is_relative_to(top) or not (file.is_file() or not os.path.lexists(file)):
+        raise UsageError(f"{folder / name} is no plain file of this folder; an evaluation has no other.")
+    return file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+# --- writing ---
+
+
+class EvaluationFolder:
+    """The folder of an evaluation that is made or resumed. No other process can open it for writing meanwhile.
 
     Args:
-        folder: where it is, or will be.
+        path: where it is, or will be.
         arguments: what the evaluation depends on.
 
     Attributes:
-        labels: the labels it has.
-        episodes: the episodes it has.
+        labels: the labels it has, in the order of their arrival.
+        episodes: the episodes it has, likewise.
 
     Raises:
-        UsageError: if the folder holds something else, or an evaluation with other arguments.
+        UsageError: if the folder holds something else, or an evaluation with other arguments, or if another process
+            writes into it.
     """
 
-    def __init__(self, folder: Path, arguments: Arguments) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, arguments: EvaluationArguments) -> None:
+        self.path = path
         self.arguments = arguments
-        try:
-            self._refuse_others()
-            (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            self.labels = _rows(folder / "labels.jsonl", Label)
-            self.episodes = _rows(folder / "episodes.jsonl", Episode)
-        except OSError as error:
-            raise UsageError(f"{folder}: {error.strerror}") from None
+        with _readable(path):
+            if path.exists() and {entry.name for entry in path.iterdir()} - _NAMES and not self.is_begun:
+                raise UsageError(f"{path} holds something else than an evaluation; name another with --out")
+            (path / "pictures").mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path)
+            try:
+                if self.is_begun:
+                    self._refuse_other_arguments()
+                for name in ("labels.jsonl", "episodes.jsonl"):
+                    _drop_half_a_line(_inside(path, name))
+                self.labels, self.episodes = read_labels(path), read_episodes(path)
+            except BaseException:
+                self.close()
+                raise
 
-    def add_label(self, label: Label, picture: Picture) -> None:
-        """Append a label; its picture is there before it."""
-        file = self.folder / "pictures" / f"{label.picture}.png"
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write into the folder."""
+        self._lock.close()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has an ``evaluation.json``."""
+        return (self.path / "evaluation.json").exists()
+
+    def add_label(self, label: Label) -> None:
+        """Append a label; its picture is stored before it.
+
+        Raises:
+            UsageError: if it cannot be written.
+        """
+        assert label.picture is not None
+        file = _inside(self.path, f"pictures/{label.picture.digest}.png")
         if not file.exists():
-            part = file.with_suffix(".part")
-            part.write_bytes(picture.png)
-            part.replace(file)
-        self.labels.append(label)
-        _append(self.folder / "labels.jsonl", label)
+            with output_file(file) as fp:
+                fp.write(label.picture.png)
+        self.labels.append(self._append("labels.jsonl", label))
 
     def add_episode(self, episode: Episode) -> None:
-        """Append an episode."""
-        self.episodes.append(episode)
-        _append(self.folder / "episodes.jsonl", episode)
+        """Append an episode.
 
-    def save(self, card: dict[str, Any], *, complete: bool) -> dict[str, Any]:
-        """Write ``evaluation.json`` anew and return what is in it."""
-        content = {"format": FORMAT, **self.arguments.model_dump(), "complete": complete, "card": card}
-        file = self.folder / "evaluation.json"
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(file)
+        Raises:
+            UsageError: if it cannot be written.
+        """
+        self.episodes.append(self._append("episodes.jsonl", episode))
+
+    def save(self, metrics: Metrics, *, complete: bool) -> dict[str, Any]:
+        """Write ``evaluation.json`` anew and return what is in it.
+
+        Raises:
+            UsageError: if it cannot be written.
+        """
+        evaluation = Evaluation(**self.arguments.model_dump(), complete=complete, metrics=metrics)
+        content = {"format": FORMAT, **evaluation.model_dump(mode="json", by_alias=True)}
+        with output_file(_inside(self.path, "evaluation.json"), kind="evaluation", force=True) as fp:
+            fp.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
         return content
 
-    def _refuse_others(self) -> None:
-        file = self.folder / "evaluation.json"
-        if not file.exists():
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise UsageError(f"{self.folder} holds something else than an evaluation; name another with --out")
-            return
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-            found = there["format"], Arguments.model_validate(there)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{file} is no evaluation that can be gone on with: {error}") from None
-        if found[0] != FORMAT:
-            raise UsageError(f"{file} has format {found[0]}, and this lvlm2p knows {FORMAT}; name another with --out")
-        mine, other = self.arguments.model_dump(), found[1].model_dump()
+    def _append(self, name: str, row: Row) -> Row:
+        """Append a row and return it as a reader will see it: without its pictures' bytes."""
+        values = row.model_dump(mode="json", by_alias=True)
+        with _readable(self.path / name), _inside(self.path, name).open("ab") as fp:
+            fp.write(json.dumps(values).encode() + b"\n")
+        return type(row).model_validate(values)
+
+    def _refuse_other_arguments(self) -> None:
+        mine, other = self.arguments.model_dump(), read_evaluation(self.path).model_dump()
         differing = [f"{name} {other[name]!r}, not {mine[name]!r}" for name in mine if mine[name] != other[name]]
         if differing:
             raise UsageError(
-                f"{self.folder} holds an evaluation with {'; '.join(differing)}. "
-                "Give the same arguments to go on with it, or name another folder with --out."
+                f"{self.path} holds an evaluation with {'; '.join(differing)}. "
+                "Give the same arguments to resume it, or name another folder with --out."
             )
 
 
-def _rows(file: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a file; half a line at its end, where a process was killed, is cut off."""
-    if not file.exists():
-        return []
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
+def _locked(folder: Path) -> IO[str]:
+    """The lock file, locked for as long as it is open; the kernel unlocks it when a process dies."""
+    lock = _inside(folder, "evaluation.lock").open("a+")
     try:
-        rows = [kind.model_validate_json(line) for line in whole.splitlines()]
-    except ValidationError as error:
-        raise UsageError(f"{file} is damaged: {error.errors()[0]['msg']}. Delete it, or name another folder.") from None
-    if whole != content:
-        file.write_bytes(whole)
-    return rows
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read(200)
+        lock.close()
+        raise UsageError(
+            f"{folder} is being written by another `lvlm2p evaluate` ({owner}): wait for its end, "
+            "or name another folder with --out."
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {platform.node()}")
+    lock.flush()
+    return lock
 
 
-def _append(file: Path, row: BaseModel) -> None:
-    with file.open("a", encoding="utf-8") as fp:
-        fp.write(row.model_dump_json(by_alias=True) + "\n")
+def _drop_half_a_line(file: Path) -> None:
+    """Cut off a last line without its end: its writer was killed."""
+    if not file.exists():
+        return
+    size = file.stat().st_size
+    with file.open("rb+") as fp:
+        fp.seek(max(0, size - MAX_BYTES))
+        tail = fp.read()
+        if tail and not tail.endswith(b"\n"):
+            fp.truncate(size - len(tail) + tail.rfind(b"\n") + 1)

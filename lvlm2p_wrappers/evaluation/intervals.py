@@ -2,65 +2,54 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest, bootstrap
+
+from lvlm2p_wrappers.records import Rate
 
 RESAMPLES = 10_000
-_Z = 1.959964  # the normal distribution's 97.5% point
-_BLOCK = 500  # resamples drawn at a time, to bound memory
 
 
-class Rate(TypedDict):
-    """A measured value with its 95% interval, from ``n`` cases."""
+def proportion(hits: Sequence[bool]) -> Rate | None:
+    """The share of hits, with Wilson's interval (Wilson 1927, J. Am. Stat. Assoc. 22); None of no cases.
 
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def share(hits: Sequence[bool]) -> Rate | None:
-    """The share of cases that hold, with Wilson's interval (Wilson 1927, J. Am. Stat. Assoc. 22); None of no cases.
-
-    >>> rate = share([True] * 9 + [False])
-    >>> rate["value"], round(rate["low"], 3), round(rate["high"], 3)
+    >>> rate = proportion([True] * 9 + [False])
+    >>> rate.value, round(rate.low, 3), round(rate.high, 3)
     (0.9, 0.596, 0.982)
     """
-    n = len(hits)
-    if n == 0:
+    if not hits:
         return None
-    p = sum(hits) / n
-    centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return Rate(value=p, low=max(0.0, min(p, centre - half)), high=min(1.0, max(p, centre + half)), n=n)
+    test = binomtest(sum(hits), len(hits))
+    interval = test.proportion_ci(method="wilson")
+    return Rate(value=test.statistic, low=interval.low, high=interval.high, n=len(hits))
 
 
-def mean(values: ArrayLike, groups: Sequence[int] | None = None) -> Rate | None:
+def mean(values: ArrayLike, groups: Sequence[Any] | None = None) -> Rate | None:
     """The mean, with the percentile bootstrap's interval (Efron 1979, Ann. Stat. 7); None of no values.
 
     Args:
         values: (n,) numbers.
-        groups: (n,) which values belong together; whole groups are drawn. By default each value is its own.
+        groups: (n,) the group of each value; whole groups are resampled. By default each value is its own group.
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.size == 0:
         return None
+    value = float(numbers.mean())
     _, members = np.unique(np.arange(numbers.size) if groups is None else np.asarray(groups), return_inverse=True)
-    sums, counts = np.bincount(members, numbers).astype(np.float64), np.bincount(members)
-    low, high = np.quantile(_resampled(sums, counts), (0.025, 0.975))
-    return Rate(value=float(numbers.mean()), low=float(low), high=float(high), n=numbers.size)
-
-
-def _resampled(sums: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """(RESAMPLES,) means of groups drawn with replacement, always the same draws."""
-    rng = np.random.default_rng(0)
-    groups = sums.size
-    means = []
-    for _ in range(RESAMPLES // _BLOCK):
-        drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=_BLOCK)
-        means.append(drawn @ sums / (drawn @ counts))
-    return np.concatenate(means)
+    sums, counts = np.bincount(members, numbers), np.bincount(members)
+    if sums.size == 1:  # there is nothing to resample
+        return Rate(value=value, low=value, high=value, n=numbers.size)
+    interval = bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
+        paired=True,  # a group's sum and count stay together
+        method="percentile",
+        n_resamples=RESAMPLES,
+        batch=500,  # bounds the memory
+        random_state=np.random.default_rng(0),  # the same resamples each time
+    ).confidence_interval
+    return Rate(value=value, low=float(interval.low), high=float(interval.high), n=numbers.size)

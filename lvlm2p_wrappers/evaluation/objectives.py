@@ -1,7 +1,7 @@
-"""What is to be done in an environment, by its own account rather than by the words of its mission.
+"""The objective of an environment, from its own state rather than from the words of its mission.
 
-BabyAI's levels keep a tree of instructions, which knows which objects are meant (also where the mission says "on your
-left") and which parts are done, neither of which a picture shows.
+BabyAI's levels keep a tree of instructions. It tells which objects the mission means (also where it says "on your
+left") and which parts are done; a picture shows neither.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to be done now.
+    """The parts of the mission that are left, and the cells that matter to them.
 
     Attributes:
-        goals: the part of the mission that comes next; several where any of them may.
-        targets: what an analysis should name as targets, as the prompts define them.
-        also: what it may name besides: the cells of other parts.
-        hazards: what it should name as hazards.
+        goals: the next part of the mission; several where any of them may come next.
+        targets: the cells that an analysis should name as targets, as the prompts define them.
+        also: the cells that it may name as well: those of the other parts.
+        hazards: the cells that it should name as hazards.
     """
 
     goals: tuple[Goal, ...]
@@ -51,12 +51,12 @@ class Objective:
     hazards: tuple[int, ...]
 
 
-def duty(grid: Any, world: World) -> Objective:
-    """What is to be done.
+def objective(grid: Any, world: World) -> Objective:
+    """The current objective.
 
     Args:
         grid: an unwrapped environment of the package ``minigrid``.
-        world: its true state, in the planner's terms.
+        world: its true state.
     """
     lava = world.find("lava")
     if isinstance(grid, RoomGridLevel):
@@ -83,7 +83,7 @@ def _memory(grid: Any, world: World, goal: Goal) -> Objective:
 
 
 def _groups(instruction: Any) -> list[list[Any]]:
-    """The parts that are still to be done: groups in their order, those of one group in any order."""
+    """The parts that are left: groups in their order; the parts of a group may come in any order."""
     if isinstance(instruction, BeforeInstr | AfterInstr):
         first, then = instruction.instr_a, instruction.instr_b
         is_done = instruction.a_done
@@ -98,19 +98,19 @@ def _groups(instruction: Any) -> list[list[Any]]:
 
 def _goal(part: Any, world: World) -> Goal:
     if isinstance(part, GoToInstr):
-        return Goal(Instruction("go to", _what(part.desc)), list(_at(world, part.desc.obj_poss)))
+        return Goal(Instruction("go to", _described(part.desc)), list(_at(world, part.desc.obj_poss)))
     if isinstance(part, OpenInstr):
         doors = [door for door in part.desc.obj_set if not door.is_open] or part.desc.obj_set
-        return Goal(Instruction("open", _what(part.desc)), list(_at(world, (door.cur_pos for door in doors))))
+        return Goal(Instruction("open", _described(part.desc)), list(_at(world, (door.cur_pos for door in doors))))
     if isinstance(part, PickupInstr):
-        return Goal(Instruction("pick up", _what(part.desc)), list(_lying(world, part.desc)))
+        return Goal(Instruction("pick up", _described(part.desc)), list(_lying(world, part.desc)))
     move, fixed = part.desc_move, part.desc_fixed
     carried = any(thing is part.env.carrying for thing in move.obj_set)
     things = [] if carried else list(_lying(world, move))
-    return Goal(Instruction("put", _what(move), _what(fixed)), [*things, *_at(world, fixed.obj_poss)])
+    return Goal(Instruction("put", _described(move), _described(fixed)), [*things, *_at(world, fixed.obj_poss)])
 
 
-def _what(described: Any) -> Description:
+def _described(described: Any) -> Description:
     return Description(described.type or "", described.color or "")
 
 

@@ -1,4 +1,4 @@
-"""The whole of an evaluation: labels, then episodes, then the card; what is there already is not done again."""
+"""A whole evaluation: first the labels, then the rollouts; what is there already is not done again."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Any, Protocol, get_args
 import gymnasium as gym
 
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.evaluation.folder import Arguments, Episode, Label, Record, Way
+from lvlm2p_wrappers.evaluation.folder import EvaluationFolder
 from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
-from lvlm2p_wrappers.evaluation.metrics import card
-from lvlm2p_wrappers.evaluation.rollout import Job, play
+from lvlm2p_wrappers.evaluation.metrics import compute_metrics
+from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
 from lvlm2p_wrappers.evaluation.states import State, collect_states
+from lvlm2p_wrappers.records import EvaluationArguments, Policy
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.views import EnvInfo
 
-_SEEDS = 1_000_000  # between the seeds of two evaluations
+_SEEDS = 1_000_000  # distance between the first seeds of two evaluations
 
 
-class Watch(Protocol):
-    """Is told how an evaluation goes on."""
+class Progress(Protocol):
+    """Is told about the progress of an evaluation."""
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """So many of all labels or episodes are there."""
 
 
-def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **numbers: int) -> Arguments:
-    """What an evaluation of a teacher depends on.
+def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **numbers: int) -> EvaluationArguments:
+    """The arguments of an evaluation.
 
     Args:
         teacher: who is evaluated.
@@ -36,7 +37,7 @@ def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **
         **numbers: ``seed``, ``states`` and ``episodes``.
     """
     teacher.prepare(env_info)
-    return Arguments(
+    return EvaluationArguments(
         env_id=env_info.env_id,
         model=teacher.model,
         prompts=prompts or env_info.family,
@@ -48,28 +49,37 @@ def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **
 def evaluate(
     teacher: Teacher,
     make: Callable[[], gym.Env[Any, Any]],
-    record: Record,
+    folder: EvaluationFolder,
     *,
     width: int,
-    watch: Watch,
+    progress: Progress,
 ) -> TeacherError | None:
-    """Do what is missing of an evaluation. Whatever happens, what was answered is kept.
+    """Add the missing rows of an evaluation. Whatever happens, the answers that came are kept.
 
     Args:
         teacher: who is evaluated.
         make: makes the environment.
-        record: where rows are kept, and which are there.
-        width: how many states are asked about, and episodes played, at a time.
-        watch: is told of every row.
+        folder: keeps the rows.
+        width: how many states, and episodes, are asked about at a time.
+        progress: is told of every row.
 
     Returns:
         Why rows are missing at the end; None if none is.
     """
-    if not (record.folder / "evaluation.json").exists():
-        record.save(card(record.labels, record.episodes), complete=False)
+    if not folder.is_begun:
+        folder.save(compute_metrics(folder.labels, folder.episodes), complete=False)
+    states, jobs = _states(make(), folder), _jobs(folder.arguments)
+    labelled = {label.id for label in folder.labels}
+    played = {Job(episode.policy, episode.seed) for episode in folder.episodes}
     try:
-        _label(teacher, make, record, watch, width)
-        _play(teacher, make, record, watch, width)
+        progress("states", len(folder.labels), len(states))
+        for label in label_states(teacher, [state for state in states if state.id not in labelled], width=width):
+            folder.add_label(label)
+            progress("states", len(folder.labels), len(states))
+        progress("episodes", len(folder.episodes), len(jobs))
+        for episode in roll_out(teacher, make, [job for job in jobs if job not in played], width=width):
+            folder.add_episode(episode)
+            progress("episodes", len(folder.episodes), len(jobs))
     except UnfinishedError as error:
         return error
     finally:
@@ -77,33 +87,19 @@ def evaluate(
     return None
 
 
-def _label(teacher: Teacher, make: Callable[[], gym.Env[Any, Any]], record: Record, watch: Watch, width: int) -> None:
-    env = make()
-    states = collect_states(env, record.arguments.states, seed=record.arguments.seed)
+def _states(env: gym.Env[Any, Any], folder: EvaluationFolder) -> list[State]:
+    """The states that are labelled, those of the folder's labels among them."""
+    states = collect_states(env, folder.arguments.states, seed=folder.arguments.seed)
     env.close()
-    there = {label.id: label.picture for label in record.labels}
-    if any(number >= len(states) or states[number].view.picture.digest != there[number] for number in there):
+    pictures = {state.id: state.view.picture for state in states}
+    if any(label.id not in pictures or label.picture != pictures[label.id] for label in folder.labels):
         raise UsageError(
-            f"the states in {record.folder} are not those that would be labelled now: the environment or its version "
+            f"the states in {folder.path} are not those that would be labelled now: the environment or its version "
             "has changed. Name another folder with --out."
         )
-
-    def keep(state: State, label: Label) -> None:
-        record.add_label(label, state.view.picture)
-        watch("states", len(record.labels), len(states))
-
-    watch("states", len(there), len(states))
-    label_states(teacher, [state for state in states if state.id not in there], keep, width=width)
+    return states
 
 
-def _play(teacher: Teacher, make: Callable[[], gym.Env[Any, Any]], record: Record, watch: Watch, width: int) -> None:
-    seeds = range(record.arguments.seed * _SEEDS, record.arguments.seed * _SEEDS + record.arguments.episodes)
-    jobs = [Job(way, seed) for seed in seeds for way in get_args(Way)]
-    there = {Job(row.way, row.seed) for row in record.episodes}
-
-    def keep(episode: Episode) -> None:
-        record.add_episode(episode)
-        watch("episodes", len(record.episodes), len(jobs))
-
-    watch("episodes", len(there), len(jobs))
-    play(teacher, make, [job for job in jobs if job not in there], keep, width=width)
+def _jobs(arguments: EvaluationArguments) -> list[Job]:
+    first = arguments.seed * _SEEDS
+    return [Job(policy, first + n) for n in range(arguments.episodes) for policy in get_args(Policy)]

@@ -1,4 +1,4 @@
-"""The states that teachers are compared on: the same for every teacher, from good, middling and bad ways to act."""
+"""The states that a teacher labels: the same for every teacher, from rollouts of good, middling and bad policies."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ import zlib
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
-from lvlm2p_wrappers.evaluation.ground_truth import Truth, best_actions, has_truth, truth_of
+from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth
+from lvlm2p_wrappers.records import GroundTruth, Source
 from lvlm2p_wrappers.views import View, Viewer, viewer
 
-Source = Literal["random", "student", "expert"]
+EPSILON = 0.5
+"""The share of random actions of the student-like policy; its other actions are the expert's."""
 
-STUDENT_RANDOM = 0.5
-"""The share of random actions of the student-like policy; its other actions are the best ones."""
-
-_MEAN_GAP = 8  # steps from one state that is taken to the next
-_PER_EPISODE = 2  # states taken of an episode, so that many layouts are seen
-_MOST_STEPS = 500  # of an episode
-_FRUITLESS = 30  # episodes without a new state, after which a source counts as exhausted
+_MEAN_GAP = 8  # mean steps between two sampled states
+_PER_EPISODE = 2  # states of an episode at most, so that there are many layouts
+_MAX_STEPS = 500  # of an episode
+_PATIENCE = 30  # episodes without a new state, after which a policy is dropped
 
 
 class State(NamedTuple):
-    """One moment of an environment.
+    """A state of an environment.
 
     Attributes:
         id: its number.
-        source: the policy that got there.
-        seed: of the environment, for the episode.
-        step: how many actions were taken before.
+        source: the policy that reached it.
+        seed: the environment's seed for the episode.
+        step: the number of actions taken before.
         view: what a teacher is shown; its history is the whole episode's.
-        truth: what is really so; None where that cannot be known.
+        truth: the ground truth; None where it is not known.
     """
 
     id: int
@@ -42,7 +41,7 @@ class State(NamedTuple):
     seed: int
     step: int
     view: View
-    truth: Truth | None
+    truth: GroundTruth | None
 
 
 @dataclass
@@ -53,34 +52,36 @@ class _Collection:
 
 
 def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[State]:
-    """Take different states from episodes of a random, a student-like and an expert policy, in equal parts.
+    """Sample distinct states from rollouts of a random, a student-like and an expert policy, in equal parts.
 
     They depend on the environment and the seed alone. The student-like policy acts at random half of the time, else as
-    the expert. Where no expert is known, all states are random ones.
+    the expert. Without ground truth there is no expert, and all states come from the random policy.
 
     Args:
         env: the environment; it is reset and stepped.
-        count: how many states. Fewer are returned if the environment does not show so many.
+        count: the number of states. Fewer are returned if the environment does not have so many.
         seed: of the episodes and of the policies.
     """
     look = viewer(env)
     rng = np.random.default_rng([seed, zlib.crc32(look.env_info.env_id.encode())])
     found = _Collection([], set(), rng)
-    taken: dict[Source, int] = dict.fromkeys(("random", "student", "expert") if has_truth(env) else ("random",), 0)
-    fruitless: Counter[Source] = Counter()
-    while taken and len(found.states) < count:
-        source = min(taken, key=lambda name: taken[name])
+    sampled: dict[Source, int] = dict.fromkeys(
+        ("random", "student", "expert") if has_ground_truth(env) else ("random",), 0
+    )
+    unchanged: Counter[Source] = Counter()
+    while sampled and len(found.states) < count:
+        source = min(sampled, key=lambda name: sampled[name])
         most = min(count - len(found.states), _PER_EPISODE)
-        got = _play(env, look, source, most, found)
-        taken[source] += got
-        fruitless[source] = 0 if got else fruitless[source] + 1
-        if fruitless[source] == _FRUITLESS:
-            del taken[source]  # what it cannot show, the others do
+        got = _roll_out(env, look, source, most, found)
+        sampled[source] += got
+        unchanged[source] = 0 if got else unchanged[source] + 1
+        if unchanged[source] == _PATIENCE:
+            del sampled[source]  # the others make up for it
     return found.states
 
 
-def _play(env: gym.Env[Any, Any], look: Viewer, source: Source, most: int, found: _Collection) -> int:
-    """One episode, or its beginning; how many of its states were taken."""
+def _roll_out(env: gym.Env[Any, Any], look: Viewer, source: Source, most: int, found: _Collection) -> int:
+    """Roll out one episode, or its beginning; returns how many of its states were new and sampled."""
     actions = look.env_info.actions
     start = int(env.action_space.start)  # type: ignore[attr-defined]
     seed = int(found.rng.integers(2**31))
@@ -88,9 +89,9 @@ def _play(env: gym.Env[Any, Any], look: Viewer, source: Source, most: int, found
     history: list[str] = []
     before = len(found.states)
     wait = int(found.rng.geometric(1 / _MEAN_GAP)) - 1
-    for step in range(_MOST_STEPS):
+    for step in range(_MAX_STEPS):
         if wait <= 0 and (view := _if_new(look, history, found)) is not None:
-            truth = truth_of(env, actions) if has_truth(env) else None
+            truth = ground_truth(env, actions) if has_ground_truth(env) else None
             found.states.append(State(len(found.states), source, seed, step, view, truth))
             wait = int(found.rng.geometric(1 / _MEAN_GAP))
         wait -= 1
@@ -105,7 +106,7 @@ def _play(env: gym.Env[Any, Any], look: Viewer, source: Source, most: int, found
 
 
 def _if_new(look: Viewer, history: list[str], found: _Collection) -> View | None:
-    """The present view, unless one like it has been taken."""
+    """The current view, unless an equal one has been sampled."""
     key = look.key()
     view = None
     if key is None:
@@ -118,8 +119,8 @@ def _if_new(look: Viewer, history: list[str], found: _Collection) -> View | None
 
 
 def _choose(env: gym.Env[Any, Any], actions: tuple[str, ...], source: Source, rng: np.random.Generator) -> int | None:
-    """The number of the next action; None where the expert knows none."""
-    if source == "random" or (source == "student" and rng.random() < STUDENT_RANDOM):
+    """The next action's number; None where the expert finds none."""
+    if source == "random" or (source == "student" and rng.random() < EPSILON):
         return int(rng.integers(len(actions)))
     best = best_actions(env, actions)
     if not best:

@@ -1,10 +1,11 @@
-"""Reports: what a teacher was shown, what it said, and how right it was, as one HTML file to pass on.
+"""Reports: what a teacher was shown, what it answered and how right that was, as one HTML file.
 
-``folder`` reads an evaluation and ``from_store`` a store, both into ``records``; ``annotations`` holds analyses
-against the truth, and ``html`` makes the HTML.
+``from_evaluation`` and ``from_store`` collect what a report shows, ``annotations`` compares analyses with the ground
+truth, and ``html`` makes the page.
 """
 
+from lvlm2p_wrappers.report.from_evaluation import from_evaluation
+from lvlm2p_wrappers.report.from_store import from_store
 from lvlm2p_wrappers.report.html import Report, render
-from lvlm2p_wrappers.report.report import from_evaluation, from_store
 
 __all__ = ["Report", "from_evaluation", "from_store", "render"]

@@ -1,4 +1,4 @@
-"""The calls that a store has logged, gathered by what was shown."""
+"""What a report on a store shows: the calls in its log, grouped by the view that they are about."""
 
 from __future__ import annotations
 
@@ -6,148 +6,125 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from lvlm2p_wrappers.errors import BadReplyError
-from lvlm2p_wrappers.records import Call, LoggedCall
-from lvlm2p_wrappers.report.records import Exchange, Failure, Label, Message
+from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.records import Call, Exchange, Failure, Label, LoggedCall
+from lvlm2p_wrappers.report.html import Report
 from lvlm2p_wrappers.schemas import distribution, find_json, read_action
 from lvlm2p_wrappers.store import Store, calls
 
-_FURTHER = 1000
-"""How many older calls are looked through for the rest of a conversation: calls in flight at once are interleaved."""
+_CALLS_PER_VIEW = 8  # stages, retries, repairs
+_MORE_CALLS = 1000  # calls in flight at once are interleaved in the log
 
 _TOLD = re.compile(r"^(Mission|Carrying): (.*)$", re.MULTILINE)
 
-_View = tuple[str, str, str, str, str]
+
+class _View(NamedTuple):
+    """What calls about one view have in common."""
+
+    env_id: str
+    model: str
+    mission: str
+    carrying: str
+    picture: str  # the digest of the PNG file
 
 
-def read_calls(store: Store, *, env: str, last: int) -> tuple[list[Label], dict[str, bytes]]:
-    """The views that were asked about last, newest first.
+def from_store(store: Store, *, env: str = "*", last: int = 200) -> Report:
+    """A report on the views that were asked about last, the newest first.
 
     Args:
-        store: whose log to read.
-        env: only views of environments whose id matches this glob.
-        last: how many views.
-
-    Returns:
-        The views, one for each picture, mission, carried thing and model; and the pictures as PNG files' bytes, by the
-        digest that the views name.
+        store: whose log is read.
+        env: only environments whose id matches this glob.
+        last: how many views at most.
     """
-    gathered = _gather(store, env, last)
-    pictures: dict[str, bytes] = {}
-    labels = []
-    for number, logged in enumerate(gathered.values(), start=1):
-        held = logged[::-1]
-        picture = next((png for entry in held if (png := _picture(entry.call)) is not None), None)
-        digest = None if picture is None else _digest(picture)
-        if digest is not None and picture is not None:
-            pictures[digest] = picture
-        labels.append(_label(number, held, digest))
-    return labels, pictures
+    matching = (logged for logged in calls(store) if fnmatch.fnmatchcase(logged.call.env_id, env))
+    newest_first = list(islice(matching, _CALLS_PER_VIEW * last + _MORE_CALLS))
+    groups: dict[_View, list[LoggedCall]] = {}
+    quoted: dict[str, _View] = {}
+    for logged in reversed(newest_first):
+        view = _view(logged, quoted)
+        if logged.call.stage == "analysis" and (answer := store.get(logged.call.key)) is not None:
+            quoted[answer.text] = view
+        groups.setdefault(view, []).append(logged)
+    shown = sorted(groups.items(), key=lambda group: -group[1][-1].id)[:last]
+    return Report(
+        title="What the teacher was asked",
+        labels=[_label(number, view, logged) for number, (view, logged) in enumerate(shown, start=1)],
+        png_of={view.picture: png for view, logged in shown if (png := _png(logged[0].call)) is not None}.get,
+    )
 
 
-def _gather(store: Store, env: str, last: int) -> dict[_View, list[LoggedCall]]:
-    """Calls by view, the newest first."""
-    found: dict[_View, list[LoggedCall]] = {}
-    blind: list[LoggedCall] = []  # a prompt set may leave the picture out of the second stage
-    passed = 0
-    for logged in calls(store):
-        if not fnmatch.fnmatchcase(logged.call.env_id, env):
-            continue
-        if _picture(logged.call) is None:
-            blind.append(logged)
-            continue
-        view = _view(logged.call)
-        if view in found or len(found) < last:
-            found.setdefault(view, []).append(logged)
-            _claim(blind, found[view], logged, store)
-        else:
-            passed += 1
-            if passed > _FURTHER:
-                break
-    for logged in blind:
-        if len(found) < last:
-            found[(*_view(logged.call)[:-1], str(logged.id))] = [logged]
-    return {view: sorted(found[view], key=lambda logged: -logged.id) for view in found}
+def _view(logged: LoggedCall, quoted: dict[str, _View]) -> _View:
+    """The view that a call is about.
+
+    A prompt set may leave the picture out of the second stage: then it is the view whose analysis the call quotes.
+    """
+    call, png = logged.call, _png(logged.call)
+    mission, carrying = _told(call)
+    view = _View(call.env_id, call.requested_model, mission, carrying, "" if png is None else _digest(png))
+    if png is not None:
+        return view
+    texts = [message.text for message in call.messages]
+    for answer, candidate in reversed(quoted.items()):
+        if candidate._replace(picture="") == view and any(answer in text for text in texts):
+            return candidate
+    return view._replace(picture=f"none{logged.id}")  # a view of its own
 
 
-def _claim(blind: list[LoggedCall], mine: list[LoggedCall], analysis: LoggedCall, store: Store) -> None:
-    """Take the calls without a picture that quote this analysis."""
-    answer = store.get(analysis.call.key) if blind and analysis.call.stage == "analysis" else None
-    if answer is None:
-        return
-    for logged in list(blind):
-        same_task = _told(logged.call) == _told(analysis.call) and logged.call.env_id == analysis.call.env_id
-        if same_task and any(answer.text in turn.text for turn in logged.call.messages):
-            blind.remove(logged)
-            mine.append(logged)
-
-
-def _view(call: Call) -> _View:
-    picture = _picture(call)
-    return (call.env_id, call.requested_model, *_told(call), "" if picture is None else _digest(picture))
-
-
-def _picture(call: Call) -> bytes | None:
+def _png(call: Call) -> bytes | None:
     """The view's picture: the last one, since those before it belong to examples."""
-    return next((turn.picture.png for turn in reversed(call.messages) if turn.picture is not None), None)
+    return next((message.picture.png for message in reversed(call.messages) if message.picture is not None), None)
+
+
+def _digest(png: bytes) -> str:
+    return hashlib.sha256(png).hexdigest()
 
 
 def _told(call: Call) -> tuple[str, str]:
-    """Mission and carried thing, as far as the prompts say them in the way of the bundled ones."""
-    for turn in reversed(call.messages):
-        told = dict(reversed(_TOLD.findall(turn.text))) if turn.role == "user" else {}
+    """Mission and carried object, where the prompt has them in the form of the bundled prompt sets."""
+    for message in reversed(call.messages):
+        told = dict(reversed(_TOLD.findall(message.text))) if message.role == "user" else {}
         if told:
             return told.get("Mission", ""), told.get("Carrying", "")
     return "", ""
 
 
-def _label(number: int, held: list[LoggedCall], picture: str | None) -> Label:
-    last = held[-1].call
-    mission, carrying = _told(last)
-    good = [entry.call for entry in held if entry.call.outcome == "ok"]
-    action = next((call for call in reversed(good) if call.stage == "action"), None)
-    actions = _actions(action) if action is not None else ()
-    probs = None if action is None else _probs(action, actions)
-    bad = last if last.outcome != "ok" and probs is None else None
+def _label(number: int, view: _View, logged: list[LoggedCall]) -> Label:
+    last = logged[-1].call
+    good = [entry.call for entry in reversed(logged) if entry.call.outcome == "ok"]
+    actions, probs = next((_advice(call) for call in good if call.stage == "action"), ((), None))
     return Label(
         id=number,
-        env_id=last.env_id,
-        picture=picture,
-        mission=mission,
-        carrying=carrying,
-        actions=actions if probs is not None else (),
+        env_id=view.env_id,
+        picture=Picture.named(view.picture) if _png(logged[0].call) is not None else None,
+        mission=view.mission,
+        carrying=view.carrying,
+        actions=actions,
         probs=probs,
-        analysis=next(_analyses(good), None),
-        model=last.requested_model,
-        failure=None if bad is None else _failure(bad),
-        exchanges=tuple(_exchange(entry) for entry in held),
+        analysis=next((_analysis(call) for call in good if call.stage == "analysis"), None),
+        model=view.model,
+        failure=_failure(last) if last.outcome != "ok" and probs is None else None,
+        exchanges=tuple(_exchange(entry) for entry in logged),
     )
 
 
-def _analyses(good: list[Call]) -> Iterator[dict[str, Any]]:
-    for call in reversed(good):
-        if call.stage == "analysis" and call.reply is not None:
-            try:
-                yield find_json(call.reply)
-            except BadReplyError:
-                continue
-
-
-def _actions(call: Call) -> tuple[str, ...]:
+def _analysis(call: Call) -> dict[str, Any] | None:
     try:
-        return tuple(json.loads(call.schema_text)["properties"]["probabilities"]["required"])
-    except (KeyError, TypeError, ValueError):
-        return ()
-
-
-def _probs(call: Call, actions: tuple[str, ...]) -> tuple[float, ...] | None:
-    try:
-        return tuple(map(float, distribution(read_action(call.reply or "", actions), actions)))
+        return find_json(call.reply or "")
     except BadReplyError:
         return None
+
+
+def _advice(call: Call) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """The actions that a call's schema names, and the probabilities that its reply gives them."""
+    try:
+        actions = tuple(json.loads(call.schema_text)["properties"]["probabilities"]["required"])
+        return actions, tuple(map(float, distribution(read_action(call.reply or "", actions), actions)))
+    except (BadReplyError, KeyError, TypeError, ValueError):
+        return (), None
 
 
 def _failure(call: Call) -> Failure:
@@ -157,24 +134,7 @@ def _failure(call: Call) -> Failure:
     return Failure(kind="error" if call.status is None else f"HTTP {call.status}", message=call.problem)
 
 
-def _exchange(entry: LoggedCall) -> Exchange:
-    call = entry.call
-    return Exchange(
-        call=entry.id,
-        stage=call.stage,
-        messages=tuple(
-            Message(role=turn.role, text=turn.text, picture=turn.picture is not None) for turn in call.messages
-        ),
-        reply=call.reply,
-        outcome=call.outcome,
-        problem=call.problem,
-        model=call.answered_model,
-        latency_s=call.latency_s,
-        prompt_tokens=call.prompt_tokens,
-        completion_tokens=call.completion_tokens,
-        cost_usd=call.cost_usd,
-    )
-
-
-def _digest(png: bytes) -> str:
-    return hashlib.sha256(png).hexdigest()
+def _exchange(logged: LoggedCall) -> Exchange:
+    call = logged.call
+    common = {name: value for name, value in vars(call).items() if name in Exchange.model_fields}
+    return Exchange(**common, model=call.answered_model, at=logged.at, call=logged.id)

@@ -1,7 +1,7 @@
-"""One HTML file that needs nothing else: a teacher's card, and every view with its whole conversation.
+"""One HTML file that needs nothing else: the metrics, and every view with its whole conversation.
 
-What a model said is text here and never anything else. Jinja escapes every value, no value becomes an address, a style
-or a script, and the page's own policy lets a browser run the one script and use the one style that are part of it.
+What a model replied is text on the page and nothing else. Jinja escapes every value; none becomes an address, a style
+or a script. The page's content security policy allows the one script and the one style that are part of it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import functools
 import hashlib
 import io
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,18 +20,27 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from lvlm2p_wrappers.report.annotations import Mark, analysis_verdict, findings, heading, marks, reasoning
-from lvlm2p_wrappers.report.records import Episode, Evaluation, Label
+from lvlm2p_wrappers.picture import MAX_PIXELS
+from lvlm2p_wrappers.records import Episode, Evaluation, Label
+from lvlm2p_wrappers.report.annotations import (
+    Mark,
+    analysis_verdict,
+    findings,
+    heading,
+    marks,
+    reasoning,
+    reply_verdict,
+)
+from lvlm2p_wrappers.units import count, duration, money
 
 SHARED_CHARS = 300
 """A message of this length that occurs more than twice is written once."""
 
 # What a browser would obey or hide: control characters but for tab and newline, lone surrogates, and the signs that
-# turn text around or part lines.
+# change the direction of text or break lines.
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ufeff]"
 )
@@ -39,14 +50,14 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Report:
-    """What goes onto the page.
+    """What the page shows.
 
     Attributes:
         title: what it is about.
         labels: the views.
-        png_of: gives a picture as a PNG file's bytes by the digest that labels name; None where it is missing.
+        png_of: returns the bytes of a picture's PNG file, by its digest; None where it is missing.
         evaluation: what was evaluated; None for a report on a store.
-        episodes: what was played.
+        episodes: the rollouts.
     """
 
     title: str
@@ -91,7 +102,7 @@ def render(report: Report) -> str:
     return template.render(
         report=report,
         pictures=pictures,
-        drawn=[_marks(label, pictures) for label in report.labels],
+        marks=[_marks(label, pictures) for label in report.labels],
         shared=_shared_texts(report.labels),
         facets=facets(report.labels),
         facets_of=facets_of,
@@ -113,7 +124,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_visible,
     )
-    environment.filters.update(dollars=dollars, seconds=seconds, count=count)
+    environment.filters.update(money=money, duration=duration, count=count)
     return environment
 
 
@@ -134,22 +145,27 @@ def _policy(style: str, script: str) -> str:
 
 
 def _pictures(report: Report) -> dict[str, Shown]:
-    """Each picture that is there, once, by its digest."""
+    """Each picture that can be shown, once, by its digest."""
     found: dict[str, Shown] = {}
-    for digest in dict.fromkeys(label.picture for label in report.labels):
-        png = None if digest is None else report.png_of(digest)
-        if digest is None or png is None:
-            continue
-        try:
-            width, height = Image.open(io.BytesIO(png), formats=("PNG",)).size
-        except OSError:
-            continue  # damaged: as good as missing
-        found[digest] = Shown(len(found) + 1, width, height, base64.b64encode(png).decode())
+    for digest in dict.fromkeys(label.picture.digest for label in report.labels if label.picture is not None):
+        png = report.png_of(digest)
+        if png is not None and (size := _size(png)) is not None:
+            found[digest] = Shown(len(found) + 1, *size, base64.b64encode(png).decode())
     return found
 
 
+def _size(png: bytes) -> tuple[int, int] | None:
+    """Width and height; None if a browser could not show it, or a few bytes of it mean gigabytes."""
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            image.verify()
+            return image.size if image.width * image.height <= MAX_PIXELS else None
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError):
+        return None
+
+
 def _marks(label: Label, pictures: dict[str, Shown]) -> tuple[Mark, ...]:
-    picture = pictures.get(label.picture or "")
+    picture = pictures.get(label.picture.digest) if label.picture is not None else None
     return () if picture is None else marks(label, picture.width, picture.height)
 
 
@@ -182,8 +198,8 @@ def facets_of(label: Label) -> dict[str, str]:
     return {
         "advice": label.verdict,
         "analysis": analysis_verdict(label),
-        "reply": label.reply_state,
-        "heading": heading(label.truth, label.analysis) or "unknown",
+        "reply": reply_verdict(label),
+        "heading": heading(label),
         "source": label.source or "unknown",
         "env": label.env_id or "unknown",
         "model": label.model or "unknown",
@@ -205,39 +221,3 @@ def facets(labels: Sequence[Label]) -> list[Facet]:
         for name, title in _FACETS.items()
         if len(tallies[name]) > 1
     ]
-
-
-def dollars(usd: float | None) -> str:
-    """US dollars, to two digits where they are less than one.
-
-    >>> [dollars(usd) for usd in (None, 0, 0.00012345, 0.5, 1234.5)]
-    ['unpriced', '$0', '$0.00012', '$0.5', '$1,234.50']
-    """
-    if usd is None:
-        return "unpriced"
-    if usd >= 1:
-        return f"${usd:,.2f}"
-    return "$" + np.format_float_positional(usd, precision=2, unique=False, fractional=False, trim="-")
-
-
-def seconds(value: float | None) -> str:
-    """A time in seconds or milliseconds.
-
-    >>> [seconds(value) for value in (None, 0.0042, 1.234, 61)]
-    ['unknown', '4.2 ms', '1.2 s', '61 s']
-    """
-    if value is None:
-        return "unknown"
-    number, unit = (value, "s") if value >= 1 else (value * 1000, "ms")
-    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
-
-
-def count(value: float | None) -> str:
-    """A number of things.
-
-    >>> [count(value) for value in (None, 12345, 3.25)]
-    ['unknown', '12,345', '3.2']
-    """
-    if value is None:
-        return "unknown"
-    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"

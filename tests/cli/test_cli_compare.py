@@ -14,12 +14,12 @@ PLANNER = "embedded/minigrid-planner"
 
 @pytest.fixture
 def compare(capsys):
-    """Runs ``lvlm2p compare ... --json`` and returns its rows by environment, side and measure."""
+    """Runs ``lvlm2p compare ... --json`` and returns its rows by environment, side and metric."""
 
     def run(*args):
         assert main(["compare", *map(str, args), "--json"]) == 0
         found = json.loads(capsys.readouterr().out)["environments"]
-        return {(env_id, row["side"], row["measure"]): row for env_id, rows in found.items() for row in rows}
+        return {(env_id, row["side"], row["metric"]): row for env_id, rows in found.items() for row in rows}
 
     return run
 
@@ -99,7 +99,7 @@ class TestMistakes:
     def test_a_budget_holds_for_all_sides_together(self, provider, capsys):
         args = ["openai/gpt-4o-mini", "gemini/gemini-2.5-flash-lite", "--env", LAVA, "--states", "4"]
         assert main(["compare", *args, "--budget-calls", "10"]) == 1
-        assert "of 4 states stayed without an answer" in capsys.readouterr().err
+        assert "of 4 states have no answer" in capsys.readouterr().err
         assert len(provider.log) == 10
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``lvlm2p evaluate``: the card of a real teacher, its folder, and going on with it."""
+"""``lvlm2p evaluate``: the metrics of a real teacher, their folder, and resuming it."""
 
 import json
 
@@ -28,41 +28,49 @@ def inside(rate, value):
     return rate["low"] <= value <= rate["high"]
 
 
-class TestTheCard:
+class TestMetrics:
     @pytest.mark.slow
     def test_a_teacher_that_errs_in_a_tenth_of_all_situations_is_found_out(self, evaluate):
-        found = evaluate("--episodes", 100, env_id="MiniGrid-LavaGapS7-v0", model=f"{PLANNER}?error=0.1")["card"]
-        assert inside(found["stage2"]["agreement"], 0.9)
-        assert found["stage2"]["agreement"]["n"] == 200
-        assert found["stage1"]["pose"]["value"] == found["stage1"]["targets"]["value"] == 1
-        assert found["episodes"]["argmax"]["success"]["value"] < found["episodes"]["sampled"]["success"]["value"]
+        found = evaluate("--episodes", 100, env_id="MiniGrid-LavaGapS7-v0", model=f"{PLANNER}?error=0.1")["metrics"]
+        assert inside(found["action"]["agreement"], 0.9)
+        assert found["action"]["agreement"]["n"] == 200
+        assert found["analysis"]["pose"]["value"] == found["analysis"]["targets"]["value"] == 1
+        assert found["rollouts"]["argmax"]["success"]["value"] < found["rollouts"]["sampled"]["success"]["value"]
 
     @pytest.mark.slow
     def test_a_teacher_that_misreads_a_tenth_of_all_pictures_is_found_out(self, evaluate):
-        found = evaluate("--episodes", 0, env_id="MiniGrid-LavaGapS7-v0", model=f"{PLANNER}?misread=0.1")["card"]
-        assert inside(found["stage1"]["pose"], 0.9)
-        assert found["stage1"]["cell"]["value"] > found["stage1"]["pose"]["value"]
-        wrong = sum(n for true, said in found["stage1"]["headings"].items() for name, n in said.items() if name != true)
-        assert wrong == round(200 * (1 - found["stage1"]["heading"]["value"]))
+        found = evaluate("--episodes", 0, env_id="MiniGrid-LavaGapS7-v0", model=f"{PLANNER}?misread=0.1")["metrics"]
+        assert inside(found["analysis"]["pose"], 0.9)
+        assert found["analysis"]["cell"]["value"] > found["analysis"]["pose"]["value"]
+        wrong = sum(
+            n for true, said in found["analysis"]["headings"].items() for name, n in said.items() if name != true
+        )
+        assert wrong == round(200 * (1 - found["analysis"]["heading"]["value"]))
 
     def test_a_teacher_is_judged_on_what_it_sees_says_and_does(self, evaluate):
         found = evaluate("--states", 8, "--episodes", 1, model=f"{PLANNER}?error=1")
         assert found["complete"] and found["model"] == f"{PLANNER}?error=1" and found["prompts"] == "minigrid"
-        assert found["card"]["stage1"]["pose"]["value"] == 1
-        assert found["card"]["stage2"]["agreement"]["value"] == 0
-        assert found["card"]["episodes"]["argmax"]["success"]["value"] == 0
-        assert found["card"]["price"]["usd_20000_frames"] == 0
+        assert found["metrics"]["analysis"]["pose"]["value"] == 1
+        assert found["metrics"]["action"]["agreement"]["value"] == 0
+        assert found["metrics"]["rollouts"]["argmax"]["success"]["value"] == 0
+        assert found["metrics"]["price"]["usd_20000_frames"] == 0
 
     def test_people_get_it_as_tables(self, capsys):
         assert main(["evaluate", LAVA, "--model", PLANNER, "--states", "3", "--episodes", "1"]) == 0
         shown = capsys.readouterr().out
-        for part in ("most probable action", "action drawn", "analysis: heading right", "true up", "price of a label"):
+        for part in (
+            "most probable action",
+            "sampled action",
+            "analysis: heading right",
+            "true up",
+            "price of a label",
+        ):
             assert part in shown
         assert f"kept in evaluations/{LAVA}__embedded-minigrid-planner" in shown
 
     @pytest.mark.slow
     def test_a_model_with_a_price_gets_one_for_a_run_too(self, evaluate, provider):
-        found = evaluate("--states", 2, "--episodes", 0, model="openai/gpt-4o-mini")["card"]["price"]
+        found = evaluate("--states", 2, "--episodes", 0, model="openai/gpt-4o-mini")["metrics"]["price"]
         assert found["usd_per_label"] == pytest.approx(provider.cost_usd / 2)
         views = found["usd_20000_frames"] / found["usd_per_label"]
         assert 40 < views < 2_000  # LavaGapS5 has few layouts
@@ -87,16 +95,16 @@ class TestTheFolder:
         args = ("--states", 4, "--episodes", 0, "--out", tmp_path / "e", "--concurrency", 1)
         part = evaluate(*args, "--budget-calls", 5, model=UNPRICED, code=1)
         assert not part["complete"]
-        assert part["card"]["replies"]["labels"] == 2
+        assert part["metrics"]["replies"]["labels"] == 2
         whole = evaluate(*args, model=UNPRICED)
         assert whole["complete"]
-        assert (whole["card"]["replies"]["labels"], len(provider.log)) == (4, 8)
+        assert (whole["metrics"]["replies"]["labels"], len(provider.log)) == (4, 8)
 
     def test_ctrl_c_keeps_what_is_there(self, evaluate, tmp_path, monkeypatch):
         def interrupted(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("lvlm2p_wrappers.evaluation.run.play", interrupted)
+        monkeypatch.setattr("lvlm2p_wrappers.evaluation.run.roll_out", interrupted)
         args = ("--states", 3, "--episodes", 1, "--out", tmp_path / "e")
         assert not evaluate(*args, code=130)["complete"]
         monkeypatch.undo()
@@ -107,9 +115,9 @@ class TestTheFolder:
         provider.faults = lambda _: FAULTS["500"]
         args = ("--episodes", 0, "--offline")
         found = evaluate("--states", 2, *args, "--out", tmp_path / "two", model=UNPRICED)
-        assert found["card"]["replies"]["labels"] == 2
+        assert found["metrics"]["replies"]["labels"] == 2
         found = evaluate("--states", 3, *args, "--out", tmp_path / "three", model=UNPRICED, code=1)
-        assert found["card"]["replies"]["labels"] == 2
+        assert found["metrics"]["replies"]["labels"] == 2
 
 
 class TestMistakes:

@@ -7,10 +7,9 @@ import pytest
 
 from lvlm2p_wrappers.cli import main
 from lvlm2p_wrappers.store import Store
+from tests.report.evaluation_samples import change_label, write_folder
 from tests.report.html_tree import parse
 from tests.store.store_samples import ANSWER, CALL
-
-EVALUATION = {"format": 1, "env_id": "FrozenLake-v1", "model": "gemini/gemini-2.5-flash-lite", "complete": True}
 
 
 @pytest.fixture
@@ -27,10 +26,8 @@ def lvlm2p(capsys):
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "evaluation"
-    folder.mkdir()
-    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
-    (folder / "labels.jsonl").write_text('{"id": 0, "mission": "reach the gift"}\n')
+    folder = write_folder(tmp_path / "evaluation", states=1)
+    change_label(folder, 0, mission="reach the gift")
     return folder
 
 
@@ -68,8 +65,10 @@ def test_what_evaluate_writes_is_what_report_shows(lvlm2p, tmp_path):
     teacher = ["--model", "embedded/minigrid-planner?misread=0.5", "--states", "6", "--episodes", "2"]
     assert main(["evaluate", "MiniGrid-LavaGapS5-v0", *teacher, "--out", str(folder)]) == 0
     shown = parse(Path(lvlm2p(folder).splitlines()[-1].partition(": ")[0]).read_text())
-    card = json.loads((folder / "evaluation.json").read_text())["card"]
-    assert f"Agent's heading {card['stage1']['heading']['value']:.1%}" in shown.one("section", kind="card").words
+    metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
+    assert (
+        f"Agent's heading {metrics['analysis']['heading']['value']:.1%}" in shown.one("section", kind="metrics").words
+    )
     labels = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     wrong = [label["analysis"]["heading"] != label["truth"]["heading"] for label in labels]
     assert sum(row.words.startswith("heading ") for row in shown.all("div", kind="off")) == sum(wrong)

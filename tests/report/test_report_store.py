@@ -9,6 +9,7 @@ from lvlm2p_wrappers import BadReplyError, Teacher
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Message
 from lvlm2p_wrappers.report import from_store, render
+from lvlm2p_wrappers.report.annotations import reply_verdict
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer
 from tests.report.html_tree import parse
@@ -73,7 +74,7 @@ def test_calls_about_one_picture_are_one_view_and_models_are_held_apart(store):
     gemini = labels[0]
     assert [exchange.call for exchange in gemini.exchanges] == [1, 2, 5]
     assert (gemini.actions, gemini.probs, gemini.analysis) == (("left", "right"), (0.25, 0.75), {"summary": "lava"})
-    assert (gemini.reply_state, gemini.failure) == ("bad reply", None)
+    assert (reply_verdict(gemini), gemini.failure) == ("bad reply", None)
 
 
 def test_a_view_without_an_answer_says_what_came_instead(store):
@@ -81,10 +82,10 @@ def test_a_view_without_an_answer_says_what_came_instead(store):
     store.record(changed(FAILURE, messages=asked(1).messages))
     store.record(asked(2, stage="analysis", reply='{"summary": "lava"}'))
     unasked, failed, bad = from_store(store).labels
-    assert (bad.failure.kind, bad.failure.message, bad.reply_state) == ("sum", "they sum to 7", "bad reply")
-    assert (failed.failure.kind, failed.failure.message, failed.reply_state) == ("HTTP 503", "overloaded", "error")
-    assert (unasked.failure, unasked.probs, unasked.reply_state) == (None, None, "ok")
-    assert "None: the question was not asked to its end." in parse(render(from_store(store))).words
+    assert (bad.failure.kind, bad.failure.message, reply_verdict(bad)) == ("sum", "they sum to 7", "bad reply")
+    assert (failed.failure.kind, failed.failure.message, reply_verdict(failed)) == ("HTTP 503", "overloaded", "error")
+    assert (unasked.failure, unasked.probs, reply_verdict(unasked)) == (None, None, "ok")
+    assert "None: the question has no answer." in parse(render(from_store(store))).words
 
 
 def test_a_second_stage_without_a_picture_is_found_by_the_analysis_that_it_quotes(store):

@@ -1,6 +1,6 @@
 "use strict";
-// Filters the views; which, is said in the address, so that it can be passed on. Works on what the page holds: values
-// are compared and written as text, never as markup.
+// Filters the views. The address holds the choice, so that it can be passed on. The script works on what the page
+// holds: it compares and writes values as text, never as markup.
 (() => {
   const form = document.getElementById("filters");
   const views = [...document.querySelectorAll("article.view")];

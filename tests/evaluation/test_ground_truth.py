@@ -10,7 +10,8 @@ from minigrid.core.world_object import Box, Key
 from minigrid.envs import EmptyEnv
 
 from lvlm2p_wrappers.embedded_teacher.tiles import read_picture
-from lvlm2p_wrappers.evaluation.ground_truth import Place, best_actions, has_truth, scene_of, truth_of
+from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth, scene_of
+from lvlm2p_wrappers.records import Place
 from lvlm2p_wrappers.views import viewer
 from tests.embedded_teacher.drawing import picture_of
 
@@ -24,7 +25,7 @@ def made(env_id, seed=0):
 
 
 def truth(env):
-    return truth_of(env, viewer(env).env_info.actions)
+    return ground_truth(env, viewer(env).env_info.actions)
 
 
 class TestAgainstBruteForce:
@@ -49,7 +50,7 @@ class TestAgainstBruteForce:
         steps_to = steps_to_success(found)
         assert len(found) >= 16
         for here, steps in found.values():
-            told = truth_of(here, tuple(steps))
+            told = ground_truth(here, tuple(steps))
             fewest = min(steps_to[then] for then in steps.values())
             optimal = {name for name, then in steps.items() if steps_to[then] == fewest} if fewest < FAR else set()
             assert set(told.optimal) == optimal
@@ -192,9 +193,9 @@ class TestWhatIsNotKnown:
         class Mine(EmptyEnv):
             pass
 
-        assert not has_truth(Mine())
-        assert not has_truth(gym.make("FrozenLake-v1"))
-        assert has_truth(gym.make("MiniGrid-Empty-5x5-v0"))
+        assert not has_ground_truth(Mine())
+        assert not has_ground_truth(gym.make("FrozenLake-v1"))
+        assert has_ground_truth(gym.make("MiniGrid-Empty-5x5-v0"))
 
     def test_looking_changes_nothing(self):
         env, twin = made("MiniGrid-Dynamic-Obstacles-6x6-v0"), made("MiniGrid-Dynamic-Obstacles-6x6-v0")

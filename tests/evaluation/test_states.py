@@ -1,4 +1,4 @@
-"""The states that teachers are judged on."""
+"""The states that teachers label."""
 
 from collections import Counter
 
@@ -46,7 +46,7 @@ def test_an_environment_with_few_states_gives_those_it_has():
     assert len(states("MiniGrid-Empty-5x5-v0", 200)) == 32
 
 
-def test_without_an_oracle_there_are_random_states_without_truth():
+def test_without_ground_truth_all_states_are_random_ones():
     found = states("FrozenLake-v1", 8)
     assert {state.source for state in found} == {"random"}
     assert {state.truth for state in found} == {None}
