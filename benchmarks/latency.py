@@ -68,7 +68,7 @@ def one_after_another(args, store):
     teacher = Teacher(MODEL, store=store, concurrency=1)
     envs = gym.vector.SyncVectorEnv([lambda: gym.make(args.env_id)] * args.one_by_one)
     envs.reset(seed=10_000)
-    views = [seen.view() for seen in vector_viewer(envs).look(range(args.one_by_one))]
+    views = [seen.view() for seen in vector_viewer(envs).snapshots(range(args.one_by_one))]
     teacher.advise(views[0])  # LiteLLM is imported, the connection open
     started = time.perf_counter()
     for view in views[1:]:

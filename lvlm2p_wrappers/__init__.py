@@ -17,6 +17,7 @@ from lvlm2p_wrappers.observations import AgentCentredObservation
 from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.vector import VectorTeacherWrapper
+from lvlm2p_wrappers.views import View
 from lvlm2p_wrappers.wrapper import TeacherWrapper
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "TransportError",
     "UsageError",
     "VectorTeacherWrapper",
+    "View",
 ]

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lvlm2p_wrappers.advice_panel import draw_sample
 from lvlm2p_wrappers.errors import TeacherError, UsageError
+from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import OnError, PendingAdvice, Teacher, TeacherOptions
 from lvlm2p_wrappers.views import vector_viewer
-from lvlm2p_wrappers.wrapper import INFO_KEY, refuse_taken_key, require_known
+from lvlm2p_wrappers.wrapper import INFO_KEY, MASK_KEY, refuse_taken_key, require_known
 
 
 class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -85,9 +86,11 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._defer, self._ask_all, self._max_pending, self._on_error = defer, ask == "all", max_pending, on_error
         self._viewer = vector_viewer(env)
         self.teacher = Teacher.shared(model, options)
-        self._actions = self._viewer.env_info.actions
-        history = self.teacher.prepare(self._viewer.env_info)
-        self._histories: list[deque[str]] = [deque(maxlen=history) for _ in range(self.num_envs)]
+        self.teacher.resume()
+        self._histories: list[deque[str]] = []
+        prompts = {env_info: self.teacher.read_prompts(env_info) for env_info in dict.fromkeys(self._viewer.env_infos)}
+        for env_info in self._viewer.env_infos:
+            self._histories.append(deque(maxlen=prompts[env_info].options.history))
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._current: list[PendingAdvice | None] = [None] * self.num_envs
         self._rows: list[list[PendingAdvice | None]] = []
@@ -105,7 +108,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._over = self._over & ~fresh
         for i in np.flatnonzero(fresh):
             self._histories[i].clear()
-        return obs, self._look(infos)
+        return obs, self._with_advice(infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environments and ask about the observations they return.
@@ -117,7 +120,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             self._rows.append(self._current)
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         self._remember(actions, np.logical_or(terminations, truncations))
-        return obs, rewards, terminations, truncations, self._look(infos)
+        return obs, rewards, terminations, truncations, self._with_advice(infos)
 
     def ask(self, mask: ArrayLike) -> None:
         """Ask about the current observations of some environments, before the next ``step``.
@@ -153,20 +156,20 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         """
         if not self._defer:
             raise UsageError("gather() goes with defer=True: without it, advice is in infos")
-        tickets = [ticket for row in self._rows for ticket in row]
         shape = (len(self._rows), self.num_envs)
         try:
-            probs, mask = self._settled(tickets)
+            probs, mask = self._collected([pending for row in self._rows for pending in row])
         except TeacherError:
             self._rows = []
             raise
         self._rows = []  # not before: Ctrl-C while it waits loses no row
-        return probs.reshape(*shape, len(self._actions)), mask.reshape(shape)
+        return probs.reshape(*shape, probs.shape[-1]), mask.reshape(shape)
 
     def samples(self, student: ArrayLike, *, most: int = 4) -> NDArray[np.uint8]:
-        """Draw the first environments' current views, each beside the teacher's and the student's distribution.
+        """Draw some current views, each beside the teacher's and the student's distribution.
 
-        Those not asked about yet are asked about, and the advice is waited for.
+        Nothing is asked for a picture: views that were asked about come first, and their advice is waited for; the
+        others are drawn without advice.
 
         Args:
             student: (num_envs, n_actions), the student's probabilities.
@@ -175,35 +178,32 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         Returns:
             (height, width, 3) uint8; the views are one below the other.
         """
-        shown = list(range(min(most, self.num_envs)))
-        if self._defer:
-            self._ask_about(np.arange(self.num_envs) < len(shown))
-        advice = [ticket.advice if ticket else None for ticket in self._current]
-        panels = [
-            draw_sample(
-                seen.view().picture.pixels,
-                self._actions,
-                given.result().probs if (given := advice[i]) and not given.exception() else None,
-                np.asarray(student, np.float32)[i],
-            )
-            for i, seen in zip(shown, self._viewer.look(shown), strict=True)
-        ]
+        shown = sorted(range(self.num_envs), key=lambda i: self._current[i] is None)[:most]
+        panels = []
+        for i, snapshot in zip(shown, self._viewer.snapshots(shown), strict=True):
+            pending, view = self._current[i], snapshot.view()
+            probs = None if pending is None or pending.future.exception() else pending.future.result().probs
+            panels.append(draw_sample(view.picture.pixels, view.actions, probs, np.asarray(student, np.float32)[i]))
         return np.concatenate(panels)
 
     def close(self, **kwargs: Any) -> None:
-        """Let the calls in flight end, so that what they bring is stored, and close the environments.
+        """Let the calls in flight end, so that what they bring is stored; close the store's files and the environments.
 
         What was not sent yet is not asked, unless another wrapper with the same teacher waits for it.
         """
         self._drop_rows()
         self.teacher.drain(self._dropped)
+        self.teacher.free_store()
         self._dropped = []
         return self.env.close(**kwargs)
 
+    def __reduce__(self) -> Any:
+        raise UsageError("a VectorTeacherWrapper can be neither copied nor pickled: its open questions are this one's")
+
     def _drop_rows(self) -> None:
         """Forget the rows; their questions go on, for the store, until the end."""
-        tickets = (ticket for row in (*self._rows, self._current) for ticket in row if ticket is not None)
-        self._dropped = [ticket for ticket in (*self._dropped, *tickets) if not ticket.advice.done()]
+        rows = (pending for row in (*self._rows, self._current) for pending in row if pending is not None)
+        self._dropped = [pending for pending in (*self._dropped, *rows) if not pending.future.done()]
         self._rows, self._current = [], [None] * self.num_envs
 
     def _remember(self, actions: Any, done: NDArray[np.bool_]) -> None:
@@ -213,34 +213,31 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             if self._over[i] or (self._resets_at_once and done[i]):
                 history.clear()
             else:
-                history.append(self._actions[int(actions[i]) - start])
+                history.append(self._viewer.env_infos[i].actions[int(actions[i]) - start])
         self._over = np.zeros_like(done) if self._resets_at_once else done
 
-    def _look(self, infos: dict[str, Any]) -> dict[str, Any]:
+    def _with_advice(self, infos: dict[str, Any]) -> dict[str, Any]:
         """Ask about the current observations, as far as wanted, and put advice and mask into the infos."""
         refuse_taken_key(infos)
         self._current = [None] * self.num_envs
         if self._ask_all:
             self._ask_about(~self._over)
-        if self._defer:
-            probs, mask = self._settled([None] * self.num_envs)
-        else:
-            probs, mask = self._settled(self._current)
-        return {**infos, INFO_KEY: probs, f"_{INFO_KEY}": mask}
+        probs, mask = self._collected([None] * self.num_envs if self._defer else self._current)
+        return {**infos, INFO_KEY: probs, MASK_KEY: mask}
 
     def _ask_about(self, chosen: NDArray[np.bool_]) -> None:
         indices = [int(i) for i in np.flatnonzero(chosen & ~self._over) if self._current[i] is None]
-        for i, seen in zip(indices, self._viewer.look(indices), strict=True):
-            self._current[i] = self.teacher.ask(seen, tuple(self._histories[i]))
+        for i, snapshot in zip(indices, self._viewer.snapshots(indices), strict=True):
+            self._current[i] = self.teacher.ask(snapshot, tuple(self._histories[i]))
         self.teacher.wait_below(self._max_pending)
 
-    def _settled(self, tickets: list[PendingAdvice | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The advice of some tickets as zero-filled rows, and their mask."""
-        probs = np.zeros((len(tickets), len(self._actions)), dtype=np.float32)
-        mask = np.zeros(len(tickets), dtype=np.bool_)
-        for row, advice in enumerate(self.teacher.settle(tickets, on_error=self._on_error)):
-            if advice is not None:
-                probs[row], mask[row] = advice, True
+    def _collected(self, rows: list[PendingAdvice | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The advice of some rows, zeros where there is none, and their mask."""
+        probs = np.zeros((len(rows), len(self._viewer.env_infos[0].actions)), dtype=np.float32)
+        mask = np.zeros(len(rows), dtype=np.bool_)
+        for row, advice in enumerate(self.teacher.collect(rows, on_error=self._on_error)):
+            if isinstance(advice, Advice):
+                probs[row], mask[row] = advice.probs, True
         return probs, mask
 
 

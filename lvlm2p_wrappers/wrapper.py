@@ -6,13 +6,15 @@ from collections import deque
 from typing import Any, Unpack
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.core import ActType, ObsType
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions
 from lvlm2p_wrappers.views import viewer
 
-INFO_KEY = "teacher_probs"
+INFO_KEY, MASK_KEY = "teacher_probs", "_teacher_probs"
 
 
 class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.RecordConstructorArgs):
@@ -22,11 +24,15 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
     advice: when the episode is over, when the budget is spent, or, with ``on_error="skip"``, when no usable reply
     came. Observations, rewards and actions pass unchanged.
 
+    With ``always_in_info=True``, for recorders that need infos of one structure, it is always there: a row of zeros
+    where there is no advice, beside the mask ``info["_teacher_probs"]``, a bool.
+
     Args:
         env: an environment with Discrete actions: any MiniGrid or BabyAI one, with or without a render mode, or another
             one made with ``render_mode="rgb_array"``.
         model: a LiteLLM model string, or ``"embedded/minigrid-planner"``, which needs neither key nor network.
         on_error: whether a question without an answer raises, or is skipped and counted in ``teacher.counters``.
+        always_in_info: whether the array is there without advice, too.
         **options: the keyword arguments of :class:`Teacher`: ``prompts``, ``store``, ``concurrency``, ``budget_usd``,
             ...
 
@@ -46,6 +52,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
 
     Change logs:
      * v0.1.0 - Initially added
+     * v0.2.0 - ``always_in_info``
     """
 
     def __init__(
@@ -54,16 +61,21 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         model: str,
         *,
         on_error: OnError = "raise",
+        always_in_info: bool = False,
         **options: Unpack[TeacherOptions],
     ) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, model=model, on_error=on_error, **options)
+        gym.utils.RecordConstructorArgs.__init__(
+            self, model=model, on_error=on_error, always_in_info=always_in_info, **options
+        )
         gym.Wrapper.__init__(self, env)
         require_known(on_error)
         self._viewer = viewer(env)
-        self._on_error = on_error
+        self._on_error, self._always_in_info = on_error, always_in_info
         self.teacher = Teacher.shared(model, options)
+        self.teacher.resume()
         # The last actions' names; of length 0 unless the prompt set asks for a history.
-        self._history: deque[str] = deque(maxlen=self.teacher.prepare(self._viewer.env_info))
+        prompts = self.teacher.read_prompts(self._viewer.env_info)
+        self._history: deque[str] = deque(maxlen=prompts.options.history)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -75,7 +87,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         """
         obs, info = self.env.reset(seed=seed, options=options)
         self._history.clear()
-        return obs, self._with_advice(info)
+        return obs, self._with_advice(info, is_over=False)
 
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
         """Step the environment and, unless the episode is over, ask about the observation it returns.
@@ -85,17 +97,23 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._history.append(self._viewer.env_info.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
-        if terminated or truncated:
-            refuse_taken_key(info)
-        else:
-            info = self._with_advice(info)
-        return obs, reward, terminated, truncated, info
+        return obs, reward, terminated, truncated, self._with_advice(info, is_over=terminated or truncated)
 
-    def _with_advice(self, info: dict[str, Any]) -> dict[str, Any]:
+    def close(self) -> None:
+        """Close the environment, and the store's files unless another wrapper's question is open."""
+        self.teacher.free_store()
+        super().close()
+
+    def _with_advice(self, info: dict[str, Any], *, is_over: bool) -> dict[str, Any]:
         refuse_taken_key(info)
-        (probs,) = self.teacher.settle([self.teacher.ask(self._viewer, tuple(self._history))], on_error=self._on_error)
+        row = None if is_over else self.teacher.ask(self._viewer, tuple(self._history))
+        (advice,) = self.teacher.collect([row], on_error=self._on_error)
         # A copy: a state seen before shares its advice, and whoever gets an info may change it.
-        return info if probs is None else {**info, INFO_KEY: probs.copy()}
+        probs = advice.probs.copy() if isinstance(advice, Advice) else None
+        if self._always_in_info:
+            none = np.zeros(len(self._viewer.env_info.actions), np.float32)
+            return {**info, INFO_KEY: none if probs is None else probs, MASK_KEY: probs is not None}
+        return info if probs is None else {**info, INFO_KEY: probs}
 
 
 def require_known(on_error: str) -> None:

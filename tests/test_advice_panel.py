@@ -41,19 +41,32 @@ def test_pictures_of_any_shape_and_many_actions_fit():
         assert sample.dtype == np.uint8
 
 
-def test_a_vector_env_draws_its_first_views_and_asks_about_them():
+def taught(**arguments):
     makers = [lambda: gym.make("MiniGrid-Empty-5x5-v0")] * 3
     envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-    envs = VectorTeacherWrapper(envs, "embedded/minigrid-planner", defer=True, ask="manual", store=None)
+    return VectorTeacherWrapper(envs, "embedded/minigrid-planner", defer=True, store=None, **arguments)
+
+
+def test_a_vector_env_draws_its_first_views():
+    envs = taught()
     envs.reset(seed=0)
     before = envs.teacher.counters
     picture = envs.samples(np.full((3, 7), 1 / 7), most=2)
     one = envs.samples(np.full((3, 7), 1 / 7), most=1)
     assert picture.shape == (2 * one.shape[0], *one.shape[1:])
     assert np.array_equal(picture[: len(one)], one)
-    counted = envs.teacher.counters - before
-    assert counted.labels == 0, "a picture is no label"
-    envs.step(np.zeros(3, int))
-    _, mask = envs.gather()
-    assert mask.tolist() == [[True, True, False]], "what was asked for a picture counts as advice"
+    assert bars(one, TEACHER)
+    assert (envs.teacher.counters - before).labels == 0, "a picture is no label"
+    envs.close()
+
+
+def test_nothing_is_asked_for_a_picture():
+    """Pictures bought labels that the share of views to be asked about did not allow."""
+    envs = taught(ask="manual")
+    envs.reset(seed=0)
+    student = np.full((3, 7), 1 / 7)
+    assert not bars(envs.samples(student, most=1), TEACHER)
+    envs.ask(np.array([False, False, True]))
+    assert bars(envs.samples(student, most=1), TEACHER), "views that were asked about come first"
+    assert envs.teacher.counters.distinct_views == 1
     envs.close()

@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "prompts": {"errors", "picture", "records", "schemas", "views"},
     "client": {"embedded_teacher", "errors", "prompts", "records", "redaction", "schemas"},
     "teacher": {"client", "errors", "picture", "prompts", "records", "schemas", "store", "views"},
-    "wrapper": {"errors", "teacher", "views"},
-    "vector": {"advice_panel", "errors", "teacher", "views", "wrapper"},
+    "wrapper": {"errors", "schemas", "teacher", "views"},
+    "vector": {"advice_panel", "errors", "schemas", "teacher", "views", "wrapper"},
     "evaluation": {"embedded_teacher", "errors", "output_file", "picture", "records", "schemas", "teacher", "views"},
     "report": {"errors", "evaluation", "picture", "records", "schemas", "store", "units", "views"},
 }

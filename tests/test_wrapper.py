@@ -128,8 +128,8 @@ def vector(env, **arguments):
         (make, {"model": EMBEDDED + "?eror=1"}, ModelError, "unknown option 'eror'; options are .*error"),
         (make, {"prompts": "no/such/folder"}, PromptError, "folder 'no/such/folder'.*minigrid"),
         (make, {"store": "/proc/nowhere/s.sqlite"}, StoreError, "/proc/nowhere/s.sqlite"),
-        (make, {"concurrency": 0}, UsageError, "concurrency must be above 0, not 0"),
-        (make, {"budget_usd": -1}, UsageError, "budget_usd must not be negative: -1"),
+        (make, {"concurrency": 0}, UsageError, "concurrency must be greater than 0, not 0"),
+        (make, {"budget_usd": -1}, UsageError, "budget_usd must be greater than or equal to 0, not -1"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_short_message_with_the_way_out(wrap, env, arguments, error, message):
@@ -159,7 +159,7 @@ def test_advice_already_in_info_is_refused():
     [
         ({"on_error": "rasie"}, "on_error must be 'raise' or 'skip', not 'rasie'"),
         ({"fallback_models": "openai/gpt-4o"}, "fallback_models must be a list of model strings"),
-        ({"budget_usd": float("nan")}, "budget_usd must not be negative: nan"),
+        ({"budget_usd": float("nan")}, "budget_usd must be a finite number, not nan"),
     ],
 )
 def test_a_value_that_would_be_taken_for_another_is_refused(wrap, arguments, message):

@@ -188,7 +188,7 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
     if not each:
         return None if each is None else 0.0
     envs: list[gym.Env[Any, Any]] = [make(env_id) for _ in range(_ENVS)]
-    history = teacher.prepare(viewer(envs[0]).env_info)
+    history = teacher.prompts(viewer(envs[0]).env_info).options.history
     rollout = roll_out(envs, range(_ROLLOUT), seed=folder.arguments.seed, history=history, is_stored=None)
     for env in envs:
         env.close()

@@ -18,7 +18,7 @@ from lvlm2p_wrappers.records import Exchange, Failure, Label
 from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import PendingAdvice, Teacher
 from lvlm2p_wrappers.teacher.history import conversation
-from lvlm2p_wrappers.views import FrozenView, View
+from lvlm2p_wrappers.views import View
 
 
 class UnfinishedError(TeacherError):
@@ -37,15 +37,16 @@ def label_states(teacher: Teacher, states: Sequence[State], *, width: int) -> It
         UnfinishedError: if questions have no answer for another reason; the others have been answered.
         TeacherError: if too many replies in a row were bad.
     """
-    length = teacher.prepare(states[0].view.env_info) if states else 0
+    teacher.resume()
+    length = teacher.prompts(states[0].view.env_info).options.history if states else 0
     waiting, asked = deque(states), dict[Future[Advice], tuple[State, View, PendingAdvice]]()
     missing: list[TeacherError] = []
     while waiting or asked:
         while waiting and len(asked) < width:
             state = waiting.popleft()
             view = replace(state.view, history=state.view.history[-length:] if length else ())
-            pending = teacher.ask(FrozenView(view), view.history)
-            asked[pending.advice] = (state, view, pending)
+            pending = teacher.submit(view)
+            asked[pending.future] = (state, view, pending)
         for future in wait(asked, return_when=FIRST_COMPLETED).done:
             state, view, pending = asked.pop(future)
             try:
@@ -65,16 +66,15 @@ def collect(teacher: Teacher, pending: PendingAdvice) -> NDArray[np.float32] | N
         UnfinishedError: if there is none for a reason that may pass: the transport, or a spent budget.
         TeacherError: if too many replies in a row were bad, or the user has to mend something.
     """
-    (probs,) = teacher.settle([pending], on_error="skip")
-    error = pending.advice.exception()
-    if isinstance(error, BudgetError | TransportError):
-        raise UnfinishedError(str(error))
-    return probs
+    (outcome,) = teacher.collect([pending], on_error="skip")
+    if isinstance(outcome, BudgetError | TransportError):
+        raise UnfinishedError(str(outcome))
+    return outcome.probs if isinstance(outcome, Advice) else None
 
 
 def _label(teacher: Teacher, state: State, view: View, pending: PendingAdvice) -> Label:
-    error = pending.advice.exception()
-    advice = None if error is not None else pending.advice.result()
+    error = pending.future.exception()
+    advice = None if error is not None else pending.future.result()
     exchanges = conversation(teacher, view)
     return Label(
         id=state.id,

@@ -45,7 +45,8 @@ def roll_out(
     waiting = deque(jobs)
     actors = [_Actor(make()) for _ in range(min(width, len(jobs)))]
     try:
-        history = teacher.prepare(actors[0].env_info) if actors else 0
+        teacher.resume()
+        history = teacher.prompts(actors[0].env_info).options.history if actors else 0
         for actor in actors:
             actor.begin(waiting.popleft(), history)
         while actors:

@@ -36,12 +36,12 @@ def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **
         prompts: the prompt set, as the user named it; None for the bundled one that fits.
         **numbers: ``seed``, ``states`` and ``episodes``.
     """
-    teacher.prepare(env_info)
+    teacher.resume()
     return EvaluationArguments(
         env_id=env_info.env_id,
         model=teacher.model,
         prompts=prompts or env_info.family,
-        fingerprint=teacher.prompts(env_info).fingerprint,
+        fingerprint=teacher.read_prompts(env_info).fingerprint,
         **numbers,
     )
 

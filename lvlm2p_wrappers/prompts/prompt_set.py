@@ -143,7 +143,9 @@ class PromptSet:
         Raises:
             PromptError: naming the template, the line and what is wrong.
         """
-        view = View(env_info, Picture(np.zeros((1, 1, 3), np.uint8)), "a mission", history=env_info.actions[:1])
+        env_id, family, actions = env_info
+        blank = Picture(np.zeros((1, 1, 3), np.uint8))
+        view = View((blank,), actions, "a mission", history=actions[:1], env_id=env_id, family=family)
         question = self.analysis(view)
         for analysis in ("", "{}"):
             self.action(view, analysis)

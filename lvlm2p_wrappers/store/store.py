@@ -151,11 +151,12 @@ class Store:
         with self.transaction() as connection:
             _RENEW.on(connection, {"owner": self._owner, "expires": time.time() + seconds})
 
-    def release(self, key: str) -> None:
-        """End this store's claim on a key, if it has one."""
-        if key in self._claims:
+    def release(self, *keys: str) -> None:
+        """End this store's claims on keys, as far as it has any, in one transaction."""
+        if held := self._claims.intersection(keys):
             with self.transaction() as connection:
-                self._drop_claim(connection, key)
+                for key in held:
+                    self._drop_claim(connection, key)
 
     def close(self) -> None:
         """End all claims of this store and free its connection; closing it again does nothing."""

@@ -1,4 +1,4 @@
-"""From a question to its checked answer: out of the store, or from the model, once."""
+"""From a question to its checked answer: memory, store, whoever is asking already, the model, a repair turn."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import copy
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from lvlm2p_wrappers.client import Client, Reply, Request, call_of
 from lvlm2p_wrappers.client.provider_errors import short
@@ -15,6 +18,7 @@ from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, Transp
 from lvlm2p_wrappers.prompts import Question
 from lvlm2p_wrappers.records import Answer, Call, total
 from lvlm2p_wrappers.store import Store
+from lvlm2p_wrappers.teacher.config import TeacherConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,11 @@ CLAIM_S = 120.0
 
 MOST_CHARS = 500
 """How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
+
+MOST_UNPACKED = 16
+"""How many questions may wait for the store with their pictures' pixels, which take up to megabytes."""
+
+T = TypeVar("T")
 
 
 class Answered(NamedTuple):
@@ -41,42 +50,44 @@ class Answered(NamedTuple):
     cost_usd: float | None
 
 
-class Answers:
-    """Answers questions, each asked once: while under way, across runs, and across processes sharing a store.
+class Resolver:
+    """Answers questions, each asked once: while it is open, across runs, and across processes that share a store.
 
-    Belongs to one event loop.
+    It belongs to one event loop, and is the only one that logs calls. The store is used on a thread of its own: while
+    another process holds its lock, replies go on arriving, and the time they wait is not their calls'.
 
     Args:
-        models: asked in order, where the one before failed.
-        sampling: sampling options that override the questions' own.
+        model: asked first; the fallback models follow where it fails.
+        config: the teacher's options.
         client: makes the calls.
         store: keeps the answers.
-        offline: whether to answer from the store alone.
 
     Attributes:
         bad_replies: how many replies could not be used.
     """
 
-    def __init__(
-        self, models: Sequence[str], sampling: Mapping[str, Any], *, client: Client, store: Store, offline: bool
-    ) -> None:
+    def __init__(self, model: str, config: TeacherConfig, *, client: Client, store: Store) -> None:
         self.bad_replies = 0
-        self._models = models
-        self._sampling = sampling
+        self._models = (model, *config.fallback_models)
+        overrides = {name: getattr(config, name) for name in ("temperature", "max_tokens", "reasoning_effort")}
+        self._sampling = {name: value for name, value in overrides.items() if value is not None}
+        self._offline = config.offline
         self._client = client
         self._store = store
-        self._offline = offline
-        self._flights: dict[str, asyncio.Future[Answered]] = {}
-        self._spoilt: dict[str, BadReplyError] = {}
+        # The open questions by key; and those whose reply stayed bad, which are not asked again in a run.
+        self._futures: dict[str, asyncio.Future[Answered]] = {}
         self._failed_models: set[str] = set()
-        self._said_missing = False
+        self._warned = False
         self._renewal: asyncio.TimerHandle | None = None
+        self._thread = _store_thread()
+        self._lookups = asyncio.Semaphore(MOST_UNPACKED)
+        self._unclaimed: deque[str] = deque()
 
     def requests(self, question: Question) -> tuple[Request, ...]:
         """What is sent for a question, to each model in turn."""
         return tuple(self._request(model, question) for model in self._models)
 
-    async def to(self, question: Question) -> Answered:
+    async def answer(self, question: Question) -> Answered:
         """The checked answer to a question, from the first model that gives one.
 
         Raises:
@@ -84,23 +95,33 @@ class Answers:
         """
         for model in self._models[:-1]:
             try:
-                return await self._from(model, question)
+                return await self._shared(self._request(model, question))
             except (BadReplyError, TransportError, ModelError) as error:
                 if model not in self._failed_models:
                     self._failed_models.add(model)
                     log.warning("%s; asking the next model, now and whenever this one fails", error)
-        return await self._from(self._models[-1], question)
+        return await self._shared(self._request(self._models[-1], question))
+
+    async def finish(self) -> None:
+        """Wait until the store's thread has done what it was given before."""
+        await self._in_store(lambda: None)
+
+    def close(self) -> None:
+        """Free the store's handles and its thread; using it again opens them again. No question may be open."""
+        self._thread.submit(self._store.close).result()
+        self._thread.shutdown()
+        self._thread = _store_thread()
 
     def _request(self, model: str, question: Question) -> Request:
         return Request(model, question, {**question.sampling, **self._sampling})
 
-    async def _from(self, model: str, question: Question) -> Answered:
-        """Equal questions share one flight, also while it is under way."""
+    async def _shared(self, request: Request) -> Answered:
+        """One future for equal questions that are open at the same time."""
         self._client.raise_if_given_up()
-        request = self._request(model, question)
-        while (flight := self._flights.get(request.key)) is not None:
+        while (future := self._futures.get(request.key)) is not None:
+            request.pack()
             try:
-                answered = await asyncio.shield(flight)
+                answered = await asyncio.shield(future)
             except asyncio.CancelledError:
                 if _cancelled():
                     raise
@@ -108,47 +129,113 @@ class Answers:
                 raise repeated(error) from None
             else:
                 return answered._replace(calls=0, cost_usd=0.0)
-        flight = self._flights[request.key] = asyncio.get_running_loop().create_future()
+        future = self._futures[request.key] = asyncio.get_running_loop().create_future()
+        is_bad = False
         try:
-            answered = await self._fetch(request)
+            future.set_result(answered := await self._found_or_asked(request))
+            return answered
         except asyncio.CancelledError:  # this row alone is given up: the next of those that wait asks itself
-            flight.cancel()
+            future.cancel()
             raise
         except BaseException as error:
-            flight.set_exception(error)
-            flight.exception()  # so that it is not reported as one that nobody has seen
+            is_bad = isinstance(error, BadReplyError)
+            # Without its traceback, which would keep the request for as long as a bad reply is remembered.
+            future.set_exception(repeated(error) if isinstance(error, BadReplyError | TransportError) else error)
+            future.exception()  # so that it is not reported as one that nobody has seen
             raise
-        else:
-            flight.set_result(answered)
-            return answered
         finally:
-            del self._flights[request.key], flight  # an error that held its flight would live until the next collection
+            if not is_bad:
+                del self._futures[request.key]
+            del future  # an error that held its future would live until the next collection
 
-    async def _fetch(self, request: Request) -> Answered:
-        """Look into the store; if there is nothing, ask the model, unless another process is asking it just now."""
+    async def _found_or_asked(self, request: Request) -> Answered:
+        """The store's answer; else the model's, unless another process is asking it just now."""
         pause = 0.02
-        while True:
-            stored = self._store.get(request.key)
-            if stored is not None:
-                return self._checked(request, stored)
-            if spoilt := self._spoilt.get(request.key):
-                raise repeated(spoilt)
-            if self._offline:
-                missing = f"offline, and the store {self._store.path} has no answer of {request.model} to this"
-                if not self._said_missing:
-                    self._said_missing = True
-                    log.warning("%s; what is missing gets no label", missing)
-                raise TransportError(missing, remembered=True)
-            request.pack()
-            if self._store.get_or_claim(request.key, seconds=CLAIM_S) is True:
-                self._renewal = self._renewal or asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
-                break
-            await asyncio.sleep(pause)
-            pause = min(1.0, 2 * pause)
         try:
-            return await self._call(request)
+            while not isinstance(found := await self._look_up(request), Answer):
+                request.pack()
+                if found:
+                    return await self._ask(request)
+                await asyncio.sleep(pause)
+                pause = min(1.0, 2 * pause)
+            return self._checked(request, found)
+        except BaseException:
+            self._unclaimed.append(request.key)
+            self._thread.submit(self._release_claims)
+            raise
+
+    async def _look_up(self, request: Request) -> Answer | bool:
+        """The store's answer; without one, whether the question is ours to ask."""
+        if self._lookups.locked():
+            request.pack()
+        async with self._lookups:
+            if not self._offline:
+                return await self._in_store(partial(self._store.get_or_claim, request.key, seconds=CLAIM_S))
+            answer = await self._in_store(partial(self._store.get, request.key))
+        if answer is not None:
+            return answer
+        missing = f"offline, and the store {self._store.path} has no answer of {request.model} to this"
+        if not self._warned:
+            self._warned = True
+            log.warning("%s; what is missing gets no label", missing)
+        raise TransportError(missing, remembered=True)
+
+    async def _ask(self, request: Request) -> Answered:
+        """Ask the model; a bad reply gets one repair turn that quotes what was wrong."""
+        turn, replies, costs = request, [], []
+        self._renewal = self._renewal or asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
+        for model in self._models[1:]:
+            self._client.check(model)  # a misspelt fallback is told before anything is paid for
+        while True:
+            reply = await self._reply(turn, request.key)
+            costs.append(reply.cost_usd)
+            call = call_of(turn, reply, key=request.key)
+            try:
+                text = _read(turn, reply)
+            except BadReplyError as error:
+                replies.append(reply.text)
+                self.bad_replies += 1
+                await self._record(
+                    call.model_copy(update={"outcome": "bad_reply", "problem": f"{error.kind}: {error}"})
+                )
+                if turn is not request or error.kind == "refusal":
+                    said = f". It said: {short(reply.text)}" if error.kind == "json" else ""
+                    problem = f"{request.model}: {error}{said}"
+                    raise BadReplyError(problem, kind=error.kind, replies=tuple(replies)) from None
+                turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
+            else:
+                answer = Answer(text, reply.model)
+                written = await self._record(call, answer)
+                if written not in (None, answer):  # a second stage has to quote what the next run will find
+                    text = self._checked(request, written).text
+                return Answered(text, reply.model, len(costs), total(costs))
+
+    async def _reply(self, turn: Request, key: str) -> Reply:
+        """What the model replies; attempts without a reply are logged under the key of the question that was asked."""
+        logged: list[asyncio.Future[Answer | None]] = []
+        try:
+            return await self._client.ask(
+                turn, lambda call: logged.append(self._record(call.model_copy(update={"key": key})))
+            )
         finally:
-            self._store.release(request.key)
+            for one in logged:
+                await one  # a store that fails is told
+
+    def _record(self, call: Call, answer: Answer | None = None) -> asyncio.Future[Answer | None]:
+        """Log a call and store its answer; where that fails, nothing more is asked, since answers would be lost.
+
+        Returns:
+            The answer as it will have been written. What waits for it may be given up; it is written all the same.
+        """
+
+        def record() -> Answer | None:
+            try:
+                return self._store.record(call, answer)
+            except StoreError as error:
+                self._client.stop(str(error))
+                raise
+
+        return self._in_store(record)
 
     def _checked(self, request: Request, stored: Answer) -> Answered:
         """What the store says; it may have been imported, or edited."""
@@ -161,58 +248,26 @@ class Answers:
             ) from None
         return Answered(stored.text, stored.model, 0, 0.0)
 
+    def _in_store(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run something on the store's thread, to its end."""
+        return asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+    def _release_claims(self) -> None:
+        """End the claims on questions that stayed without an answer; thousands of them, after Ctrl-C, at once."""
+        keys = [self._unclaimed.popleft() for _ in range(len(self._unclaimed))]
+        with contextlib.suppress(StoreError):  # they end with their time
+            self._store.release(*keys)
+
     def _renew_claims(self) -> None:
         """Questions may wait for long: for a budget, for requests a minute, for a provider that is not available."""
         self._renewal = None
-        if self._flights:
-            with contextlib.suppress(StoreError):  # whoever has an answer to store will say so
-                self._store.renew(seconds=CLAIM_S)
+        if any(not future.done() for future in self._futures.values()):
+            self._thread.submit(self._store.renew, seconds=CLAIM_S)
             self._renewal = asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
 
-    async def _call(self, request: Request) -> Answered:
-        """Ask the model; a bad reply gets one repair turn that quotes what was wrong."""
-        turn, replies, costs = request, [], []
-        for model in self._models[1:]:
-            self._client.check(model)  # a misspelt fallback is told before anything is paid for
-        while True:
-            reply = await self._client.ask(
-                turn, lambda call: self._record(call.model_copy(update={"key": request.key}))
-            )
-            costs.append(reply.cost_usd)
-            row = call_of(turn, reply, key=request.key)
-            try:
-                text = _read(turn, reply)
-            except BadReplyError as error:
-                replies.append(reply.text)
-                self.bad_replies += 1
-                self._record(row.model_copy(update={"outcome": "bad_reply", "problem": f"{error.kind}: {error}"}))
-                if turn is not request or error.kind == "refusal":
-                    said = f". It said: {short(reply.text)}" if error.kind == "json" else ""
-                    bad = BadReplyError(f"{request.model}: {error}{said}", kind=error.kind, replies=tuple(replies))
-                    self._spoilt[request.key] = repeated(bad)
-                    raise bad from None
-                turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
-            else:
-                answer = Answer(text, reply.model)
-                written = self._record(row, answer)
-                if written not in (None, answer):  # a second stage has to quote what the next run will find
-                    answer = Answer(self._checked(request, written).text, reply.model)
-                return Answered(answer.text, reply.model, len(costs), total(costs))
 
-    def _record(self, call: Call, answer: Answer | None = None) -> Answer | None:
-        """Log a call and store its answer; where that fails, nothing more is asked, since answers would be lost.
-
-        Returns:
-            The answer as it was written.
-
-        Raises:
-            StoreError: if the store cannot be written.
-        """
-        try:
-            return self._store.record(call, answer)
-        except StoreError as error:
-            self._client.stop(str(error))
-            raise
+def _store_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="lvlm2p-store")
 
 
 def _cancelled() -> bool:

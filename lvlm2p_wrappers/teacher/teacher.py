@@ -3,79 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import os
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
-from weakref import WeakValueDictionary
-
-import numpy as np
-from numpy.typing import NDArray
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal, Unpack
 
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.prompts import PromptSet, Question
 from lvlm2p_wrappers.records import total
 from lvlm2p_wrappers.schemas import Advice, distribution
-from lvlm2p_wrappers.store import DEFAULT, Store, locate
+from lvlm2p_wrappers.store import Store, locate
+from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import Counters, Reliability
-from lvlm2p_wrappers.teacher.resolver import Answered, Answers
+from lvlm2p_wrappers.teacher.process import TEACHERS
+from lvlm2p_wrappers.teacher.resolver import Answered, Resolver
 from lvlm2p_wrappers.views import EnvInfo, Family, View, Viewer
 
 OnError = Literal["raise", "skip"]
 
-KNOWN_STATES = 20_000
-"""How many states' advice is kept in memory, so that a state seen again needs neither picture nor store."""
+MOST_REMEMBERED = 20_000
+"""How many views' advice is kept in memory, so that one that comes again needs neither picture nor store."""
 
-UNREAD_VIEWS = 16
-"""How many views may lie ahead of the loop: a picture fresh from an environment takes up to megabytes."""
-
-
-class TeacherOptions(TypedDict, total=False):
-    """The keyword arguments of :class:`Teacher`, as both wrappers take them."""
-
-    prompts: str | Path | None
-    store: str | Path | None
-    concurrency: int
-    rpm: int | None
-    budget_usd: float | None
-    budget_calls: int | None
-    offline: bool
-    fallback_models: Sequence[str]
-    temperature: float | None
-    max_tokens: int | None
-    reasoning_effort: str | None
-    timeout_s: float
-    max_retries: int
-    api_base: str | None
+MOST_UNREAD = 16
+"""How many views may lie ahead of the event loop: a picture fresh from an environment takes up to megabytes."""
 
 
 @dataclass(eq=False)
 class PendingAdvice:
-    """A question that was asked; the advice comes later.
+    """A question about a view that is open, or answered; the rows whose views are equal share it.
 
     Attributes:
-        advice: done when the teacher has answered.
+        future: done when the teacher has answered.
         rows: how many rows want it.
         counted: whether a row has been counted for it; the rows after the first cost nothing.
-        task: what asks the question, on the loop of the calls.
+        task: what asks the question, on the event loop.
     """
 
-    advice: Future[Advice] = field(init=False)
+    future: Future[Advice] = field(init=False)
     rows: int = 0
     counted: bool = False
     task: asyncio.Task[Any] | None = None
 
 
-class Teacher:
+class Teacher(AbstractContextManager["Teacher"]):
     """Asks a vision-language model what it would do, in two stages, each answer paid for once.
+
+    Its copy is the teacher itself; where a pickled one is loaded, it is that process's teacher for the same arguments.
+    Leaving its ``with`` block closes it.
 
     Args:
         model: a LiteLLM model string, or ``"embedded/minigrid-planner"``, which needs neither key nor network.
@@ -94,6 +73,9 @@ class Teacher:
         max_retries: how often a call is repeated after faults that may pass.
         api_base: the address of the model's server, where it is not the provider's own.
 
+    Attributes:
+        store: where the answers are kept.
+
     Raises:
         UsageError: if a value cannot work.
 
@@ -102,133 +84,34 @@ class Teacher:
         >>> from lvlm2p_wrappers.views import viewer
         >>> env = gym.make("MiniGrid-LavaGapS7-v0")
         >>> _ = env.reset(seed=0)
-        >>> advice = Teacher("embedded/minigrid-planner", store=None).advise(viewer(env).view())
+        >>> with Teacher("embedded/minigrid-planner", store=None) as teacher:
+        ...     advice = teacher.advise(viewer(env).view())
         >>> advice.probs.shape, advice.model
         ((7,), 'embedded/minigrid-planner')
     """
 
     _shared: ClassVar[dict[Hashable, Teacher]] = {}
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        prompts: str | Path | None = None,
-        store: str | Path | None = DEFAULT,
-        concurrency: int = 16,
-        rpm: int | None = None,
-        budget_usd: float | None = None,
-        budget_calls: int | None = None,
-        offline: bool = False,
-        fallback_models: Sequence[str] = (),
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        reasoning_effort: str | None = None,
-        timeout_s: float = 60.0,
-        max_retries: int = 4,
-        api_base: str | None = None,
-    ) -> None:
-        for name, value in (
-            ("concurrency", concurrency),
-            ("rpm", rpm),
-            ("timeout_s", timeout_s),
-            ("max_tokens", max_tokens),
-        ):
-            if value is not None and not value > 0:  # false for NaN, too
-                raise UsageError(f"{name} must be above 0, not {value}")
-        for name, value in (("budget_usd", budget_usd), ("budget_calls", budget_calls), ("max_retries", max_retries)):
-            if value is not None and not value >= 0:
-                raise UsageError(f"{name} must not be negative: {value}")
-        if isinstance(fallback_models, str):
-            raise UsageError(f"fallback_models must be a list of model strings, not the string {fallback_models!r}")
+    def __init__(self, model: str, **options: Unpack[TeacherOptions]) -> None:
         self.model = model
-        self._models = (model, *fallback_models)
-        self._folder = prompts
-        self._prompts: dict[Family, PromptSet] = {}
-        if offline and not ((file := locate(store)) and file.exists()):
+        self._config = TeacherConfig.of(options)
+        file = locate(self._config.store)
+        if self._config.offline and not (file and file.exists()):
             raise UsageError(f"offline, and there is no store {file} to answer from; give the store of an earlier run")
-        self._store = Store(store, read_only=offline)
-        self._offline = offline
-        overrides = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
-        self._sampling = {name: value for name, value in overrides.items() if value is not None}
-        self._client_options: dict[str, Any] = {
-            "concurrency": concurrency,
-            "rpm": rpm,
-            "timeout_s": timeout_s,
-            "max_retries": max_retries,
-            "api_base": api_base,
-        }
-        self._budget = (budget_usd, budget_calls)
-        self._begin()
+        self.store = Store(file, read_only=self._config.offline)
+        self._prompts: dict[Family, PromptSet] = {}
+        self.begin()
+        TEACHERS.add(self)
 
     @classmethod
     def shared(cls, model: str, options: TeacherOptions) -> Teacher:
         """The one teacher of this process for these arguments: its budget, counters and open questions are common."""
-        given = inspect.signature(cls).bind(model, **options)
-        given.apply_defaults()
-        given.arguments["store"] = locate(given.arguments["store"])
-        given.arguments["fallback_models"] = tuple(given.arguments["fallback_models"])
-        key = tuple(str(value) if isinstance(value, Path) else value for value in given.arguments.values())
+        key = (model, TeacherConfig.of(options).located())
         if key not in cls._shared:
             cls._shared.setdefault(key, cls(model, **options))  # another thread's may be first
         return cls._shared[key]
 
-    @property
-    def counters(self) -> Counters:
-        """What has been done so far."""
-        client = self._client
-        return Counters(
-            **self._counts,
-            distinct_views=len(self._views),
-            calls=client.calls,
-            bad_replies=self._answers.bad_replies,
-            cost_usd=client.cost_usd,
-            unpriced_calls=client.unpriced_calls,
-        )
-
-    @property
-    def store(self) -> Store:
-        """Where the answers are kept."""
-        return self._store
-
-    @property
-    def store_path(self) -> str:
-        """Where the answers are kept, for people to read."""
-        return self._store.path
-
-    def prompts(self, env_info: EnvInfo) -> PromptSet:
-        """The prompt set for an environment, read and checked if that has not been done.
-
-        Raises:
-            PromptError: if the set is missing or broken.
-        """
-        if env_info.family not in self._prompts:
-            self.prepare(env_info)
-        return self._prompts[env_info.family]
-
-    def requests(self, question: Question) -> tuple[Request, ...]:
-        """What is sent for a question: to the model, and, where it fails, to each fallback model in turn."""
-        self._after_fork()
-        return self._answers.requests(question)
-
-    def prepare(self, env_info: EnvInfo) -> int:
-        """Read the prompt set for an environment afresh and check it.
-
-        Returns:
-            How many of the last actions its templates want to be told.
-
-        Raises:
-            PromptError: if the set is missing or broken.
-        """
-        self._client.go_on()
-        self._reliability = Reliability()
-        prompts = PromptSet(self._folder, env_info.family)
-        prompts.check(env_info)
-        old = self._prompts.get(env_info.family)
-        if old is not None and old.fingerprint != prompts.fingerprint:
-            self._known.clear()
-        self._prompts[env_info.family] = prompts
-        return prompts.options.history
+    # --- asking ---
 
     def advise(self, view: View) -> Advice:
         """Ask about one view and wait for the advice.
@@ -236,121 +119,80 @@ class Teacher:
         Raises:
             TeacherError: if there is none.
         """
-        return self._submit(view).advice.result()
+        (outcome,) = self.collect([self.submit(view)], on_error="raise")
+        if isinstance(outcome, TeacherError):
+            raise outcome
+        assert outcome is not None
+        return outcome
 
-    def ask(self, viewer: Viewer, history: tuple[str, ...] = ()) -> PendingAdvice:
-        """Ask about what an environment shows now, without waiting. A state seen before is not even drawn."""
-        self._after_fork()
-        state = viewer.key()
-        if state is None:
-            return self._submit(viewer.view(history))
-        ticket = self._known.get((state, history))
-        if ticket is None or _may_pass(ticket.advice):
-            ticket = self._known[state, history] = self._submit(viewer.view(history))
-        else:
-            ticket.rows += 1
-        self._known.move_to_end((state, history))
-        if len(self._known) > KNOWN_STATES:
-            self._known.popitem(last=False)
-        return ticket
-
-    def settle(self, tickets: Sequence[PendingAdvice | None], *, on_error: OnError) -> list[NDArray[np.float32] | None]:
-        """Wait for the advice of some tickets and count it.
-
-        Args:
-            tickets: None where nothing was asked.
-            on_error: whether a question without an answer raises, or is skipped, and counted.
+    def label(self, views: Iterable[View]) -> list[Advice | TeacherError]:
+        """Ask about many views at once and wait for all of the advice.
 
         Returns:
-            For each ticket the (n_actions,) float32 distribution, or None where there is none.
+            For each view the advice; where there is none, the error that says why: a :class:`BadReplyError`, a
+            :class:`TransportError` or, where the budget did not allow the question, a :class:`BudgetError`.
+
+        Raises:
+            TeacherError: if the user has to mend something, or too many questions stayed without an answer. All open
+                questions have settled by then, and their answers are stored.
+        """
+        outcomes = self.collect([self.submit(view) for view in views], on_error="skip")
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def submit(self, view: View) -> PendingAdvice:
+        """Ask about a view, without waiting; equal views are one question."""
+        return self.ask(view, view.history)
+
+    def ask(self, viewer: Viewer, history: tuple[str, ...] = ()) -> PendingAdvice:
+        """Ask about what an environment shows now, without waiting; a state that is remembered is not even drawn."""
+        state = viewer.key()
+        if state is None:
+            return self.submit(viewer.view(history))
+        pending = self._memory.get((state, history))
+        if pending is None or _may_pass(pending.future):
+            pending = self._memory[state, history] = self._open(viewer.view(history))
+            if len(self._memory) > MOST_REMEMBERED:
+                with suppress(RuntimeError, KeyError):  # another thread's question came at the same moment
+                    del self._memory[next(iter(self._memory))]
+        pending.rows += 1
+        return pending
+
+    def collect(self, rows: Sequence[PendingAdvice | None], *, on_error: OnError) -> list[Advice | TeacherError | None]:
+        """Wait for the advice of some rows, and count it.
+
+        Args:
+            rows: None where nothing was asked.
+            on_error: whether a question without an answer raises, or is skipped and counted. A question that the budget
+                did not allow never raises.
+
+        Returns:
+            For each row the advice; the error that says why there is none; None where nothing was asked.
 
         Raises:
             TeacherError: after all open questions have settled and their answers are stored.
         """
         try:
-            return [None if ticket is None else self._row(ticket, on_error) for ticket in tickets]
+            for row in rows:
+                if row is not None:
+                    self._await(row, on_error)
         except TeacherError:
-            wait(self._open())
+            wait(self._futures())
             raise
+        # Only now, where nothing waits: were Ctrl-C to end it between two rows, collecting again would count twice.
+        return [None if row is None else self._counted(row) for row in rows]
 
-    def drain(self, tickets: Iterable[PendingAdvice] | None = None) -> None:
-        """Give up rows: calls in flight end, so that their answers are stored; what was not sent yet is not asked.
-
-        Args:
-            tickets: those of the rows; by default everybody's. A question that other rows want goes on.
-        """
-        self._after_fork()
-        unwanted = []
-        for ticket in [*self._tickets] if tickets is None else tickets:
-            ticket.rows = 0 if tickets is None else ticket.rows - 1
-            if ticket.rows == 0 and ticket in self._tickets:
-                unwanted.append(ticket)
-        if unwanted:
-            submit(self._give_up(unwanted)).result()
-
-    def wait_below(self, most: int) -> None:
-        """Wait until at most ``most`` questions are open."""
-        self._after_fork()
-        while len(self._tickets) > most:
-            wait(self._open(), return_when="FIRST_COMPLETED")
-
-    async def _give_up(self, tickets: Sequence[PendingAdvice]) -> None:
-        tasks = [ticket.task for ticket in tickets if ticket.task is not None]  # all have begun: they came before this
-        for task in tasks:
-            self._client.give_up(task)
-        await asyncio.wait(tasks, timeout=self._client_options["timeout_s"])
-
-    def _open(self) -> list[Future[Advice]]:
-        return [ticket.advice for ticket in self._tickets.copy()]
-
-    def _row(self, ticket: PendingAdvice, on_error: OnError) -> NDArray[np.float32] | None:
-        error = ticket.advice.exception()
-        seen_before, ticket.counted = ticket.counted, True
-        if isinstance(error, BudgetError):
-            self._counts["unasked"] += 1
-            return None
-        if error is not None:
-            if on_error == "raise" or not isinstance(error, BadReplyError | TransportError):
-                raise error.with_traceback(None)
-            if not (seen_before or error.remembered):
-                self._note(error)
-            return None
-        advice = ticket.advice.result()
-        self._note(None)
-        self._counts["labels"] += 1
-        self._counts["cached"] += advice.cached or seen_before
-        return advice.probs
-
-    def _note(self, error: TeacherError | None) -> None:
-        """Note how a row ended; where too many ended without a label, call no more and end the run."""
-        problem = self._reliability.note(failed=error is not None)
-        if problem:
-            self._client.stop(problem)
-            raise TeacherError(f"{self.model}: {problem}. The last: {error}")
-
-    def _submit(self, view: View) -> PendingAdvice:
-        self._after_fork()
-        prompts = self.prompts(view.env_info)
-        self._unread.acquire()
-        ticket = PendingAdvice(rows=1)
-        ticket.advice = submit(self._advise(view, prompts, ticket))
-        self._tickets.add(ticket)
-        ticket.advice.add_done_callback(lambda _: self._tickets.discard(ticket))
-        return ticket
-
-    async def _advise(self, view: View, prompts: PromptSet, ticket: PendingAdvice) -> Advice:
+    async def _advise(self, view: View, prompts: PromptSet, pending: PendingAdvice) -> Advice:
         """Both stages of one view."""
-        ticket.task = asyncio.current_task()
+        pending.task = asyncio.current_task()
         self._unread.release()
         started = time.perf_counter()
-        view = replace(view, picture=self._pictures.setdefault(view.picture.digest, view.picture))
-        self._views.add(hash((view.env_info, view.picture.digest, view.mission, view.carrying, view.history)))
+        self._views.add(hash((view.key(), view.history)))
         answers: list[Answered] = []
         try:
             if prompts.options.stages == 2:
-                answers.append(await self._answers.to(prompts.analysis(view)))
+                answers.append(await self._resolver.answer(prompts.analysis(view)))
             analysis = answers[0].text if answers else ""
-            answers.append(await self._answers.to(prompts.action(view, analysis)))
+            answers.append(await self._resolver.answer(prompts.action(view, analysis)))
         except (BadReplyError, TransportError) as error:
             self._counts["failures"] += not error.remembered
             raise
@@ -363,29 +205,176 @@ class Teacher:
             latency_s=time.perf_counter() - started,
         )
 
-    def _begin(self) -> None:
-        """What belongs to this process: its client, and what is under way, known or counted in it."""
-        self._pid = os.getpid()
-        self._client = Client(budget=Budget(*self._budget), **self._client_options)
-        self._answers = Answers(
-            self._models, self._sampling, client=self._client, store=self._store, offline=self._offline
+    def _open(self, view: View) -> PendingAdvice:
+        prompts = self.prompts(view.env_info)
+        self._unread.acquire()
+        pending = PendingAdvice()
+        pending.future = submit(self._advise(view, prompts, pending))
+        self._pending.add(pending)
+        pending.future.add_done_callback(lambda _: self._pending.discard(pending))
+        return pending
+
+    def _await(self, row: PendingAdvice, on_error: OnError) -> None:
+        """Wait until a question has settled, and note for the run how it did."""
+        error = row.future.exception()
+        if error is None:
+            self._note(None)
+        elif not isinstance(error, BudgetError):
+            if on_error == "raise" or not isinstance(error, BadReplyError | TransportError):
+                raise error.with_traceback(None)
+            if not (row.counted or error.remembered):
+                row.counted = True
+                self._note(error)
+
+    def _note(self, error: TeacherError | None) -> None:
+        """Note how a row ended; where too many ended without a label, call no more and end the run."""
+        problem = self._reliability.note(failed=error is not None)
+        if problem:
+            self._client.stop(problem)
+            raise TeacherError(f"{self.model}: {problem}. The last: {error}")
+
+    def _counted(self, row: PendingAdvice) -> Advice | TeacherError:
+        """The outcome of a question that has settled; the rows after the first got it for nothing."""
+        error = row.future.exception()
+        if isinstance(error, TeacherError):
+            self._counts["unasked"] += isinstance(error, BudgetError)
+            return error
+        advice = row.future.result()
+        if row.counted:
+            advice = replace(advice, cached=True, cost_usd=0.0)
+        row.counted = True
+        self._counts["labels"] += 1
+        self._counts["cached"] += advice.cached
+        return advice
+
+    # --- prompts, counters, store ---
+
+    @property
+    def counters(self) -> Counters:
+        """What has been done so far."""
+        client = self._client
+        return Counters(
+            **self._counts,
+            distinct_views=len(self._views),
+            calls=client.calls,
+            bad_replies=self._resolver.bad_replies,
+            cost_usd=client.cost_usd,
+            unpriced_calls=client.unpriced_calls,
         )
+
+    @property
+    def store_path(self) -> str:
+        """Where the answers are kept, for people to read."""
+        return self.store.path
+
+    def prompts(self, env_info: EnvInfo) -> PromptSet:
+        """The prompt set for an environment, read and checked if that has not been done.
+
+        Raises:
+            PromptError: if the set is missing or broken.
+        """
+        return self._prompts.get(env_info.family) or self.read_prompts(env_info)
+
+    def read_prompts(self, env_info: EnvInfo) -> PromptSet:
+        """Read the prompt set for an environment afresh and check it.
+
+        Raises:
+            PromptError: if the set is missing or broken.
+        """
+        prompts = PromptSet(self._config.prompts, env_info.family)
+        prompts.check(env_info)
+        old = self._prompts.get(env_info.family)
+        if old is not None and old.fingerprint != prompts.fingerprint:
+            self._memory.clear()
+        self._prompts[env_info.family] = prompts
+        return prompts
+
+    def requests(self, question: Question) -> tuple[Request, ...]:
+        """What is sent for a question: to the model, and, where it fails, to each fallback model in turn."""
+        return self._resolver.requests(question)
+
+    # --- the end ---
+
+    def resume(self) -> None:
+        """Ask again after too many questions failed, or a model refused: what only the user can mend may be mended."""
+        self._client.go_on()
+        self._reliability = Reliability()
+
+    def drain(self, rows: Iterable[PendingAdvice] | None = None) -> None:
+        """Give up rows: calls in flight end, so that their answers are stored; what was not sent yet is not asked.
+
+        Args:
+            rows: by default everybody's. A question that other rows want goes on.
+        """
+        unwanted = []
+        for pending in self._pending.copy() if rows is None else rows:
+            pending.rows = 0 if rows is None else pending.rows - 1
+            if pending.rows == 0 and pending in self._pending:
+                unwanted.append(pending)
+        if unwanted:
+            submit(self._give_up(unwanted)).result()
+
+    def wait_below(self, most: int) -> None:
+        """Wait until at most ``most`` questions are open."""
+        while len(self._pending) > most:
+            wait(self._futures(), return_when="FIRST_COMPLETED")
+
+    def free_store(self) -> None:
+        """Close the store's files, unless a question is open; whoever asks next opens them again."""
+        if not self._pending:
+            self._resolver.close()
+
+    def close(self) -> None:
+        """Give up all open questions and close the store's files; counters can be read, and it can ask again."""
+        self.drain()
+        self.free_store()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        return self  # two would have two budgets
+
+    def __reduce__(self) -> Any:
+        return _of_this_process, (self.model, asdict(self._config))
+
+    async def _give_up(self, rows: Sequence[PendingAdvice]) -> None:
+        tasks = [row.task for row in rows if row.task is not None]  # all have begun: they came before this
+        for task in tasks:
+            self._client.give_up(task)
+        await asyncio.wait(tasks, timeout=self._config.timeout_s)
+        await self._resolver.finish()
+
+    def _futures(self) -> list[Future[Advice]]:
+        return [pending.future for pending in self._pending.copy()]
+
+    def begin(self) -> None:
+        """Begin anew, as in a new process: nothing is open, remembered or counted."""
+        config = self._config
+        self._client = Client(
+            concurrency=config.concurrency,
+            rpm=config.rpm,
+            budget=Budget(config.budget_usd, config.budget_calls),
+            timeout_s=config.timeout_s,
+            max_retries=config.max_retries,
+            api_base=config.api_base,
+        )
+        self._resolver = Resolver(self.model, config, client=self._client, store=self.store)
         self._reliability = Reliability()
         self._counts: Counter[str] = Counter()
         self._views: set[int] = set()
-        self._known: OrderedDict[Hashable, PendingAdvice] = OrderedDict()
-        self._tickets: set[PendingAdvice] = set()  # of open questions
-        self._unread = threading.Semaphore(UNREAD_VIEWS)
-        # Those of open questions: equal ones, as from worker processes, are one.
-        self._pictures: WeakValueDictionary[str, Picture] = WeakValueDictionary()
+        self._memory: dict[Hashable, PendingAdvice] = {}
+        self._pending: set[PendingAdvice] = set()
+        self._unread = threading.Semaphore(MOST_UNREAD)
 
-    def _after_fork(self) -> None:
-        if self._pid != os.getpid():
-            self._begin()
+
+def _of_this_process(model: str, options: TeacherOptions) -> Teacher:
+    return Teacher.shared(model, options)
 
 
 def _may_pass(future: Future[Advice]) -> bool:
     """Whether it failed and asking again may help; a reply that stayed bad is not asked for again in a run."""
     if future.cancelled():
         return True
-    return future.done() and future.exception() is not None and not isinstance(future.exception(), BadReplyError)
+    failed = future.exception() if future.done() else None
+    return failed is not None and not isinstance(failed, BadReplyError)

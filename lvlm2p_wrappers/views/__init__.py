@@ -3,12 +3,11 @@
 from lvlm2p_wrappers.views.environment import action_names
 from lvlm2p_wrappers.views.vector import VectorViewer, vector_viewer
 from lvlm2p_wrappers.views.view import EnvInfo, Family, View
-from lvlm2p_wrappers.views.viewer import FrozenView, Viewer, viewer
+from lvlm2p_wrappers.views.viewer import Viewer, viewer
 
 __all__ = [
     "EnvInfo",
     "Family",
-    "FrozenView",
     "VectorViewer",
     "View",
     "Viewer",

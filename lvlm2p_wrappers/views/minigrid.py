@@ -1,4 +1,4 @@
-"""Views of MiniGrid and BabyAI: the whole grid, its rows and columns numbered."""
+"""The viewer of MiniGrid and BabyAI: the whole grid, its rows and columns numbered."""
 
 from __future__ import annotations
 
@@ -18,18 +18,14 @@ from PIL import Image, ImageDraw, ImageFont
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.picture import STRIP, Picture, Pixels, Strip
 from lvlm2p_wrappers.views.environment import action_names, env_id_of
-from lvlm2p_wrappers.views.render import rgb
-from lvlm2p_wrappers.views.view import EnvInfo, View
+from lvlm2p_wrappers.views.view import EnvInfo, View, rgb
 
 TILE = STRIP
-
 """Pixels per MiniGrid cell; also the width of the margin that carries the row and column numbers."""
 
 
 KNOWN_ROWS = 4096
-
 """How many rows of tiles are kept, each as about a kilobyte of PNG: the next view of a grid shares most of them."""
-
 
 # What MiniGrid draws of these classes follows from type, colour and door state. A class that is not among them may
 # draw anything.
@@ -37,14 +33,14 @@ _DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
 
 
 class MiniGridViewer:
-    """Looks at a MiniGrid environment: the fully observable picture, with numbered rows and columns."""
+    """Draws a MiniGrid environment: the fully observable picture, with numbered rows and columns."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env_info = EnvInfo(env_id_of(env), "minigrid", action_names(env))
         self._env: Any = env.unwrapped
 
     def key(self) -> Hashable | None:
-        """The state as far as picture and text depend on it, without rendering; None for objects of unknown classes."""
+        """The state as far as the view depends on it, without rendering; None for objects of unknown classes."""
         env = self._env
         if not _drawn_by_minigrid(env):
             return None
@@ -81,14 +77,15 @@ class MiniGridViewer:
 def minigrid_view(
     env_info: EnvInfo, picture: Picture, mission: str, carried: Any, history: tuple[str, ...] = ()
 ) -> View:
-    """The view of a MiniGrid environment, from what is looked up in it."""
+    """The view of a MiniGrid environment, from its drawn picture and its attributes."""
+    env_id, family, actions = env_info
     carrying = f"a {carried.color} {carried.type}" if carried is not None else "nothing"
-    return View(env_info, picture, str(mission), carrying, history)
+    return View((picture,), actions, str(mission), carrying, history, env_id, family)
 
 
 def with_rulers(env_info: EnvInfo, frame: Any) -> Pixels:
     """Print the 0-based row and column numbers on all four sides: LVLMs misplace cells without them."""
-    pixels = rgb(env_info, frame)
+    pixels = rgb(env_info.env_id, frame)
     height, width = pixels.shape[:2]
     if height % TILE or width % TILE:
         raise UsageError(

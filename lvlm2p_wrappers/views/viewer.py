@@ -1,71 +1,72 @@
-"""How to look at an environment: the interface, and the choice of what fits."""
+"""Viewers, which draw an environment's current state as a view: their interface, the plain one, and the choice."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import gymnasium as gym
 from minigrid.minigrid_env import MiniGridEnv
 
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.views.environment import env_id_of
+from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.views.environment import action_names, env_id_of
 from lvlm2p_wrappers.views.minigrid import MiniGridViewer
-from lvlm2p_wrappers.views.render import RenderViewer
-from lvlm2p_wrappers.views.view import EnvInfo, View
+from lvlm2p_wrappers.views.view import EnvInfo, View, rgb
 
 
 class Viewer(Protocol):
-    """Looks at one environment."""
+    """Draws the views of one environment. A view that is already drawn is a viewer, too."""
 
     @property
     def env_info(self) -> EnvInfo:
-        """What stays the same from view to view."""
+        """What all its views have in common."""
 
     def key(self) -> Hashable | None:
-        """Everything the view depends on now, cheaply; None where that is not known."""
+        """The state as far as the view depends on it, without rendering; None where that is not known."""
 
     def view(self, history: tuple[str, ...] = ()) -> View:
-        """The view of the environment's current state."""
+        """The view of the environment's current state, told these last actions."""
 
 
-@dataclass(frozen=True)
-class FrozenView:
-    """A viewer of one view, taken earlier or in a worker process."""
+class RenderViewer:
+    """Shows an environment as its own ``render()`` draws it."""
 
-    taken: View
-
-    @property
-    def env_info(self) -> EnvInfo:
-        """Of the view's environment."""
-        return self.taken.env_info
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.env_info = EnvInfo(env_id_of(env), "default", action_names(env))
+        self._env = env
+        if env.render_mode != "rgb_array":
+            env_id = self.env_info.env_id
+            raise UsageError(
+                f"{env_id} gives no picture: it was made with render_mode={env.render_mode!r}. "
+                f"Make it with gym.make({env_id!r}, render_mode='rgb_array')."
+            )
 
     def key(self) -> None:
-        """None: there is no state any more, only its picture."""
+        """None: the picture has to be drawn to know whether the state is new."""
         return None
 
     def view(self, history: tuple[str, ...] = ()) -> View:
-        """The view, with other last actions."""
-        return replace(self.taken, history=history)
+        """The rendered frame, and the mission where the environment has one."""
+        return rendered_view(self.env_info, self._env.render(), getattr(self._env.unwrapped, "mission", ""), history)
+
+
+def rendered_view(env_info: EnvInfo, frame: Any, mission: Any, history: tuple[str, ...] = ()) -> View:
+    """The view of an environment that has drawn this frame."""
+    env_id, family, actions = env_info
+    picture = Picture(rgb(env_id, frame))
+    return View((picture,), actions, str(mission), history=history, env_id=env_id, family=family)
 
 
 def viewer(env: gym.Env[Any, Any]) -> Viewer:
-    """Choose how to look at an environment.
-
-    Args:
-        env: an environment with a Discrete action space.
+    """Choose the viewer of an environment.
 
     Raises:
-        UsageError: if its action space is not Discrete, or it gives no picture.
+        UsageError: if its action space is not Discrete, a wrapper changes its actions, or it gives no picture.
     """
-    _require_discrete(env.action_space, env_id_of(env))
-    return MiniGridViewer(env) if isinstance(env.unwrapped, MiniGridEnv) else RenderViewer(env)
-
-
-def _require_discrete(space: gym.Space[Any], env_id: str) -> None:
-    if not isinstance(space, gym.spaces.Discrete):
+    if not isinstance(env.action_space, gym.spaces.Discrete):
         raise UsageError(
-            f"{env_id} has the action space {space}; "
+            f"{env_id_of(env)} has the action space {env.action_space}; "
             "a teacher gives one probability per action, so it needs a Discrete one."
         )
+    return MiniGridViewer(env) if isinstance(env.unwrapped, MiniGridEnv) else RenderViewer(env)

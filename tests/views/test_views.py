@@ -14,11 +14,12 @@ from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Box, Door, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
+from minigrid.wrappers import ImgObsWrapper
 from PIL import Image
 
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.picture import Picture
-from lvlm2p_wrappers.views import action_names, vector_viewer, viewer
+from lvlm2p_wrappers.views import View, action_names, vector_viewer, viewer
 from lvlm2p_wrappers.views.minigrid import TILE
 
 
@@ -256,27 +257,60 @@ def test_an_action_space_that_is_not_discrete_is_refused():
 
 
 class ForwardFirst(gym.ActionWrapper):
+    def action(self, action):
+        return [2, 0, 1, 3, 4, 5, 6][action]
+
+
+class Three(gym.Wrapper):
     def __init__(self, env):
         super().__init__(env)
         self.action_space = gym.spaces.Discrete(3)
-
-    def action(self, action):
-        return [2, 0, 1][action]
 
 
 def forward_first():
     return ForwardFirst(gym.make("MiniGrid-LavaGapS7-v0"))
 
 
-@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
-def test_an_action_wrapper_is_refused_since_the_names_would_belong_to_other_actions(kind):
-    refusal = r"a wrapper that changes its actions to Discrete\(3\).*inside that one"
-    with pytest.raises(UsageError, match=refusal):
-        viewer(forward_first())
-    envs = kind([forward_first], **({"shared_memory": False} if kind is AsyncVectorEnv else {}))
+def transformed():
+    env = gym.make("MiniGrid-LavaGapS7-v0")
+    return gym.wrappers.TransformAction(env, lambda action: 6 - action, env.action_space)
+
+
+def three():
+    return Three(gym.make("MiniGrid-LavaGapS7-v0"))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (forward_first, "the action wrapper ForwardFirst"),
+        (transformed, "the action wrapper TransformAction"),
+        (three, r"a wrapper that changes its actions to Discrete\(3\)"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [None, SyncVectorEnv, AsyncVectorEnv])
+def test_what_changes_the_actions_is_refused_and_named(wrap, make, named):
+    """An action wrapper that keeps the action space turns good advice into bad labels, without a word."""
+    refusal = f"MiniGrid-LavaGapS7-v0 is inside {named}.*inside that one"
+    if wrap is None:
+        with pytest.raises(UsageError, match=refusal):
+            viewer(make())
+        return
+    # The other sub-environment comes first: every one is looked at.
+    makers = [three] * 2 if make is three else [lambda: gym.make("MiniGrid-LavaGapS7-v0"), make]
+    envs = wrap(makers, **({"shared_memory": False} if wrap is AsyncVectorEnv else {}))
     with pytest.raises(UsageError, match=refusal):
         vector_viewer(envs)
     envs.close()
+
+
+def test_an_action_wrapper_around_the_whole_vector_env_is_refused_and_named():
+    class Reversed(gym.vector.VectorActionWrapper):
+        def actions(self, actions):
+            return 6 - actions
+
+    with pytest.raises(UsageError, match="inside the action wrapper Reversed"):
+        vector_viewer(Reversed(SyncVectorEnv([lambda: gym.make("MiniGrid-LavaGapS7-v0")])))
 
 
 def test_a_render_that_is_no_picture_is_refused():
@@ -301,6 +335,20 @@ def test_actions_are_named_by_the_env():
 
     assert action_names(Named()) == ("noop", "fire_left")
     assert action_names(gym.make("MiniGrid-Dynamic-Obstacles-6x6-v0")) == ("left", "right", "forward")
+
+
+def test_actions_are_named_by_the_action_type_of_highway_env():
+    """highway-env has neither an enumeration nor meanings: its actions came out as numbers."""
+
+    class Highway(gym.Env):
+        action_space = gym.spaces.Discrete(3)
+
+        class action_type:  # noqa: N801
+            actions = {1: "IDLE", 0: "LANE_LEFT", 2: "LANE_RIGHT"}  # noqa: RUF012
+
+    assert action_names(Highway()) == ("lane_left", "idle", "lane_right")
+    Highway.action_type.actions = {5: "x"}
+    assert action_names(Highway()) == ("action_0", "action_1", "action_2")
 
 
 def test_actions_are_named_by_their_numbers_not_by_the_order_of_their_definitions():
@@ -338,8 +386,71 @@ def test_worker_processes_show_what_sub_environments_in_this_process_show(env_id
     for envs in (SyncVectorEnv(fns), AsyncVectorEnv(fns, shared_memory=False)):
         envs.reset(seed=3)
         look = vector_viewer(envs)
-        views = [one.view() for one in look.look([0, 1])]
+        views = [one.view() for one in look.snapshots([0, 1])]
         shown.append([(view.env_info, view.picture.digest, view.mission, view.carrying) for view in views])
         envs.close()
     assert shown[0] == shown[1]
     assert shown[0][0] != shown[0][1]
+
+
+TASKS = ("MiniGrid-GoToDoor-5x5-v0", "MiniGrid-Empty-5x5-v0")
+
+
+@pytest.mark.parametrize(("kind", "options"), [(SyncVectorEnv, {}), (AsyncVectorEnv, {"shared_memory": False})])
+def test_each_sub_environment_is_shown_as_its_own_task(kind, options):
+    """The workers of an AsyncVectorEnv with different tasks all got the first one's rules."""
+    envs = kind([lambda env_id=env_id: ImgObsWrapper(gym.make(env_id)) for env_id in TASKS], **options)
+    envs.reset(seed=0)
+    look = vector_viewer(envs)
+    views = [one.view() for one in look.snapshots([0, 1])]
+    envs.close()
+    assert [view.env_id for view in views] == [env_info.env_id for env_info in look.env_infos] == list(TASKS)
+    assert views[0].mission.startswith("go to the")
+    assert views[1].mission == "get to the green goal square"
+
+
+def test_workers_that_are_not_drawn_alike_are_refused():
+    frozen = {"map_name": "4x4", "render_mode": "rgb_array"}
+    makers = [lambda: gym.make("MiniGrid-Empty-5x5-v0"), lambda: gym.make("FrozenLake-v1", **frozen)]
+    alike = AsyncVectorEnv([makers[0]] * 2, shared_memory=False)
+    alike.env_fns = makers  # gymnasium itself refuses different spaces
+    with pytest.raises(UsageError, match="FrozenLake-v1, MiniGrid-Empty-5x5-v0.*SyncVectorEnv"):
+        vector_viewer(alike)
+    alike.close()
+
+
+FRAME = np.zeros((40, 60, 3), np.uint8)
+
+
+def test_a_view_is_made_of_arrays_and_names():
+    view = View(pictures=[FRAME], actions=["left", "right"], observation=np.zeros(3))
+    assert np.array_equal(view.picture.pixels, FRAME)
+    assert view.actions == ("left", "right")
+    assert view == View(pictures=(Picture(FRAME),), actions=("left", "right"))
+    assert view.key() == View((FRAME.copy(),), ("left", "right")).key() != View((FRAME + 1,), ("left", "right")).key()
+    assert View((FRAME, FRAME + 1), ("go",)).picture == Picture(FRAME + 1)
+
+
+def test_a_view_keeps_its_picture_when_its_array_is_drawn_over():
+    frame = FRAME.copy()
+    view = View((frame,), ("go",))
+    frame += 1
+    assert view.picture == Picture(FRAME)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "actions", "message"),
+    [
+        ((), ("go",), r"at least one picture: give a tuple, such as \(frame,\)"),
+        (FRAME, ("go",), r"at least one picture"),
+        ((FRAME[..., 0],), ("go",), r"shape \(40, 60\) and dtype uint8"),
+        ((FRAME / 2,), ("go",), "dtype float64"),
+        ((FRAME,), "go", r"actions must be a tuple of names.*not 'go'"),
+        ((FRAME,), (1, 2), r"actions must be a tuple of names.*not \(1, 2\)"),
+        ((FRAME,), (), "different names, at least one"),
+        ((FRAME,), ("go", "go"), r"different names, at least one, not \('go', 'go'\)"),
+    ],
+)
+def test_a_view_that_no_teacher_can_be_asked_about_is_refused(pictures, actions, message):
+    with pytest.raises(UsageError, match=message):
+        View(pictures, actions)
