@@ -21,8 +21,8 @@ from lvlm2p_wrappers.client import pricing
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
 from lvlm2p_wrappers.evaluation.run import Progress as Watch
-from lvlm2p_wrappers.evaluation.run import arguments_of, evaluate
-from lvlm2p_wrappers.records import Heading, Metrics, PriceMetrics, Rate, ReplyMetrics
+from lvlm2p_wrappers.evaluation.run import evaluate
+from lvlm2p_wrappers.records import EvaluationArguments, Heading, Metrics, PriceMetrics, Rate, ReplyMetrics
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.views import EnvInfo, viewer
 
@@ -134,8 +134,15 @@ def run(args: argparse.Namespace) -> None:
     """
     teacher = teacher_of(args.model, args.prompts, args)
     env_info = look_at(args.env_id)
-    arguments = arguments_of(
-        teacher, env_info, prompts=args.prompts, seed=args.seed, states=args.states, episodes=args.episodes
+    teacher.resume()
+    arguments = EvaluationArguments(
+        env_id=env_info.env_id,
+        model=teacher.model,
+        prompts=args.prompts or env_info.family,
+        fingerprint=teacher.read_prompts(env_info).fingerprint,
+        seed=args.seed,
+        states=args.states,
+        episodes=args.episodes,
     )
     path = args.out or default_folder(env_info.env_id, args.model, args.prompts)
     missing: TeacherError | KeyboardInterrupt | None = None

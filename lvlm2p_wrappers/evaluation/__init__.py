@@ -4,13 +4,7 @@
 the teacher, ``folder`` stores the rows, ``metrics`` sums them up, and ``comparison`` compares two teachers.
 """
 
-from lvlm2p_wrappers.evaluation.folder import (
-    EvaluationFolder,
-    read_episodes,
-    read_evaluation,
-    read_labels,
-    read_picture,
-)
+from lvlm2p_wrappers.evaluation.folder import EvaluationFolder, read_folder, read_picture
 from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
 from lvlm2p_wrappers.evaluation.metrics import RUN_FRAMES, compute_metrics
 from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
@@ -25,9 +19,7 @@ __all__ = [
     "collect_states",
     "compute_metrics",
     "label_states",
-    "read_episodes",
-    "read_evaluation",
-    "read_labels",
+    "read_folder",
     "read_picture",
     "roll_out",
 ]

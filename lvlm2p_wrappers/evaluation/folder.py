@@ -23,6 +23,7 @@ from typing import IO, Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.evaluation.metrics import compute_metrics
 from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import Episode, Evaluation, EvaluationArguments, Label, Metrics
 
@@ -32,7 +33,7 @@ FORMAT = 2
 MAX_BYTES = 64 * 2**20
 """The most bytes of a line, of ``evaluation.json`` and of a picture."""
 
-_NAMES = {"evaluation.json", "labels.jsonl", "episodes.jsonl", "pictures", "evaluation.lock", "report.html"}
+_FIRST = {"pictures", "evaluation.lock"}  # what is there before evaluation.json is
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -40,13 +41,13 @@ Row = TypeVar("Row", bound=BaseModel)
 # --- reading ---
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """The arguments and the metrics.
+def read_folder(folder: Path) -> tuple[Evaluation, list[Label], list[Episode]]:
+    """The evaluation, its labels in the order of their ids, and its episodes. Pictures are known by digest alone.
 
     Raises:
-        UsageError: if the folder is not an evaluation's, or was written by a newer version.
+        UsageError: if the folder is not an evaluation's, is damaged, or was written by a newer version.
     """
-    with _readable(folder):
+    with _named_errors(folder):
         file = _inside(folder, "evaluation.json")
         if not file.exists():
             raise UsageError(
@@ -54,26 +55,10 @@ def read_evaluation(folder: Path) -> Evaluation:
             )
         if file.stat().st_size > MAX_BYTES:
             raise UsageError(f"{file} is larger than {MAX_BYTES // 2**20} MB; no evaluation is.")
-        return _parsed(Evaluation, file.read_bytes(), str(folder / "evaluation.json"))
-
-
-def read_labels(folder: Path) -> list[Label]:
-    """The labels in the order of their ids; their pictures are known by digest alone.
-
-    Raises:
-        UsageError: if a line is damaged.
-    """
-    labels = {label.id: label for label in _rows(Label, folder, "labels.jsonl")}
-    return sorted(labels.values(), key=lambda label: label.id)
-
-
-def read_episodes(folder: Path) -> list[Episode]:
-    """The episodes.
-
-    Raises:
-        UsageError: if a line is damaged.
-    """
-    return list(_rows(Episode, folder, "episodes.jsonl"))
+        evaluation = _parsed(Evaluation, file.read_bytes(), str(folder / "evaluation.json"))
+        labels = {label.id: label for label in _rows(Label, folder, "labels.jsonl")}
+        episodes = list(_rows(Episode, folder, "episodes.jsonl"))
+    return evaluation, sorted(labels.values(), key=lambda label: label.id), episodes
 
 
 def read_picture(folder: Path, digest: str) -> bytes | None:
@@ -87,18 +72,15 @@ def read_picture(folder: Path, digest: str) -> bytes | None:
 
 def _rows(kind: type[Row], folder: Path, name: str) -> Iterator[Row]:
     """The rows of a file. A last line without its end is being written, or was when its writer was killed."""
-    with _readable(folder / name):
-        file = _inside(folder, name)
-        if not file.exists():
-            return
-        with file.open("rb") as lines:
-            number = 0
-            while (line := lines.readline(MAX_BYTES)).endswith(b"\n"):
-                number += 1
-                if line.strip():
-                    yield _parsed(kind, line, f"{folder / name}, line {number}")
-            if len(line) == MAX_BYTES:
-                raise UsageError(f"{folder / name}, line {number + 1} is longer than {MAX_BYTES // 2**20} MB.")
+    file, number = _inside(folder, name), 0
+    if not file.exists():
+        return
+    with file.open("rb") as lines:
+        while (line := lines.readline(MAX_BYTES)).endswith(b"\n"):
+            number += 1
+            yield _parsed(kind, line, f"{folder / name}, line {number}")
+    if len(line) == MAX_BYTES:
+        raise UsageError(f"{folder / name}, line {number + 1} is longer than {MAX_BYTES // 2**20} MB.")
 
 
 def _parsed(kind: type[Row], text: bytes, where: str) -> Row:
@@ -165,7 +147,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -183,8 +165,8 @@ class EvaluationFolder:
         arguments: what the evaluation depends on.
 
     Attributes:
-        labels: the labels it has, in the order of their arrival.
-        episodes: the episodes it has, likewise.
+        labels: the labels it has.
+        episodes: the episodes it has.
 
     Raises:
         UsageError: if the folder holds something else, or an evaluation with other arguments, or if another process
@@ -192,37 +174,37 @@ class EvaluationFolder:
     """
 
     def __init__(self, path: Path, arguments: EvaluationArguments) -> None:
-        self.path = path
-        self.arguments = arguments
-        with _readable(path):
-            if path.exists() and {entry.name for entry in path.iterdir()} - _NAMES and not self.is_begun:
+        self.path, self.arguments = path, arguments
+        self.labels: list[Label] = []
+        self.episodes: list[Episode] = []
+        file = path / "evaluation.json"
+        with _named_errors(path):
+            if path.exists() and not file.exists() and {entry.name for entry in path.iterdir()} - _FIRST:
                 raise UsageError(f"{path} holds something else than an evaluation; name another with --out")
             (path / "pictures").mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
-            try:
-                if self.is_begun:
-                    self._refuse_other_arguments()
-                for name in ("labels.jsonl", "episodes.jsonl"):
-                    _drop_half_a_line(_inside(path, name))
-                self.labels, self.episodes = read_labels(path), read_episodes(path)
-            except BaseException:
-                self.close()
-                raise
+            if file.exists():
+                self._resume()
+            else:
+                self.save(compute_metrics([], []), complete=False)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let other processes write into the folder."""
         self._lock.close()
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether it has an ``evaluation.json``."""
-        return (self.path / "evaluation.json").exists()
+    def _resume(self) -> None:
+        evaluation, self.labels, self.episodes = read_folder(self.path)
+        mine, other = self.arguments.model_dump(), evaluation.model_dump()
+        differing = [f"{name} {other[name]!r}, not {mine[name]!r}" for name in mine if mine[name] != other[name]]
+        if differing:
+            raise UsageError(
+                f"{self.path} holds an evaluation with {'; '.join(differing)}. "
+                "Give the same arguments to resume it, or name another folder with --out."
+            )
+        for name in ("labels.jsonl", "episodes.jsonl"):
+            _drop_half_a_line(_inside(self.path, name))
 
     def add_label(self, label: Label) -> None:
         """Append a label; its picture is stored before it.
@@ -260,18 +242,9 @@ class EvaluationFolder:
     def _append(self, name: str, row: Row) -> Row:
         """Append a row and return it as a reader will see it: without its pictures' bytes."""
         values = row.model_dump(mode="json", by_alias=True)
-        with _readable(self.path / name), _inside(self.path, name).open("ab") as fp:
+        with _named_errors(self.path / name), _inside(self.path, name).open("ab") as fp:
             fp.write(json.dumps(values).encode() + b"\n")
         return type(row).model_validate(values)
-
-    def _refuse_other_arguments(self) -> None:
-        mine, other = self.arguments.model_dump(), read_evaluation(self.path).model_dump()
-        differing = [f"{name} {other[name]!r}, not {mine[name]!r}" for name in mine if mine[name] != other[name]]
-        if differing:
-            raise UsageError(
-                f"{self.path} holds an evaluation with {'; '.join(differing)}. "
-                "Give the same arguments to resume it, or name another folder with --out."
-            )
 
 
 def _locked(folder: Path) -> IO[str]:
@@ -297,9 +270,8 @@ def _drop_half_a_line(file: Path) -> None:
     """Cut off a last line without its end: its writer was killed."""
     if not file.exists():
         return
-    size = file.stat().st_size
     with file.open("rb+") as fp:
-        fp.seek(max(0, size - MAX_BYTES))
-        tail = fp.read()
-        if tail and not tail.endswith(b"\n"):
-            fp.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+        end = 0
+        while (line := fp.readline(MAX_BYTES)).endswith(b"\n"):
+            end += len(line)
+        fp.truncate(end)

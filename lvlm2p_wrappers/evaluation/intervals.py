@@ -14,30 +14,26 @@ from lvlm2p_wrappers.records import Rate
 RESAMPLES = 10_000
 
 
-def proportion(hits: Sequence[bool]) -> Rate | None:
-    """The share of hits, with Wilson's interval (Wilson 1927, J. Am. Stat. Assoc. 22); None of no cases.
+def proportion(hits: Sequence[bool]) -> Rate:
+    """The share of hits, of one case at least, with Wilson's interval (Wilson 1927, J. Am. Stat. Assoc. 22).
 
     >>> rate = proportion([True] * 9 + [False])
     >>> rate.value, round(rate.low, 3), round(rate.high, 3)
     (0.9, 0.596, 0.982)
     """
-    if not hits:
-        return None
     test = binomtest(sum(hits), len(hits))
     interval = test.proportion_ci(method="wilson")
     return Rate(value=test.statistic, low=interval.low, high=interval.high, n=len(hits))
 
 
-def mean(values: ArrayLike, groups: Sequence[Any] | None = None) -> Rate | None:
-    """The mean, with the percentile bootstrap's interval (Efron 1979, Ann. Stat. 7); None of no values.
+def mean(values: ArrayLike, groups: Sequence[Any] | None = None) -> Rate:
+    """The mean, with the percentile bootstrap's interval (Efron 1979, Ann. Stat. 7).
 
     Args:
-        values: (n,) numbers.
+        values: (n,) numbers, n >= 1.
         groups: (n,) the group of each value; whole groups are resampled. By default each value is its own group.
     """
     numbers = np.asarray(values, dtype=np.float64)
-    if numbers.size == 0:
-        return None
     value = float(numbers.mean())
     _, members = np.unique(np.arange(numbers.size) if groups is None else np.asarray(groups), return_inverse=True)
     sums, counts = np.bincount(members, numbers), np.bincount(members)

@@ -23,7 +23,6 @@ from lvlm2p_wrappers.records import (
     Place,
     Policy,
     PriceMetrics,
-    Rate,
     ReplyMetrics,
     RolloutMetrics,
     total,
@@ -64,15 +63,10 @@ def compute_metrics(labels: Sequence[Label], episodes: Sequence[Episode], *, run
 
 def _rollouts(episodes: Sequence[Episode]) -> RolloutMetrics:
     return RolloutMetrics(
-        success=_some(proportion([row.success for row in episodes])),
-        episodic_return=_some(mean([row.episodic_return for row in episodes])),
+        success=proportion([row.success for row in episodes]),
+        episodic_return=mean([row.episodic_return for row in episodes]),
         length=float(np.mean([row.length for row in episodes])),
     )
-
-
-def _some(rate: Rate | None) -> Rate:
-    assert rate is not None
-    return rate
 
 
 # --- stage 1 ---
@@ -110,7 +104,7 @@ def _analysis(labels: Sequence[Label]) -> AnalysisMetrics | None:
         for label in labels
         if label.truth and label.analysis and analysis_scores(label)
     )
-    rates = {name: _some(proportion([score[name] for score in scores])) for name in scores[0]}
+    rates = {name: proportion([score[name] for score in scores]) for name in scores[0]}
     headings: tuple[Heading, ...] = get_args(Heading)
     return AnalysisMetrics(
         **rates, headings={true: {said: pairs[true, said] for said in headings} for true in headings}
@@ -149,9 +143,9 @@ def mass_fatal(label: Label) -> float | None:
     return None if label.truth is None else _mass(label, label.truth.fatal)
 
 
-def known(labels: Sequence[Label], measure: Callable[[Label], float | None]) -> list[float]:
-    """The values of a measure for the labels that have one."""
-    return [value for value in map(measure, labels) if value is not None]
+def known(labels: Sequence[Label], metric: Callable[[Label], float | None]) -> list[float]:
+    """The values of a metric for the labels that have one."""
+    return [value for value in map(metric, labels) if value is not None]
 
 
 def _mass(label: Label, names: Sequence[str]) -> float | None:
@@ -165,12 +159,13 @@ def _action(labels: Sequence[Label]) -> ActionMetrics | None:
         return None
     judged = [label for label in labels if agrees(label) is not None]
     confidence = np.array([max(label.probs or ()) for label in judged])
-    right = np.array([bool(agrees(label)) for label in judged], dtype=float)
-    bins = _reliability(confidence, right)
+    right = [bool(agrees(label)) for label in judged]
+    bins = _reliability(confidence, np.array(right, dtype=float))
+    optimal, fatal = known(labels, mass_optimal), known(labels, mass_fatal)
     return ActionMetrics(
-        agreement=proportion([bool(hit) for hit in right]),
-        mass_optimal=mean(known(labels, mass_optimal)),
-        mass_fatal=mean(known(labels, mass_fatal)),
+        agreement=proportion(right) if right else None,
+        mass_optimal=mean(optimal) if optimal else None,
+        mass_fatal=mean(fatal) if fatal else None,
         entropy=float(np.mean([_entropy(label.probs or ()) for label in labels])),
         ece=sum(row.n * abs(row.confidence - row.accuracy) for row in bins) / len(judged) if bins else None,
         reliability=bins,

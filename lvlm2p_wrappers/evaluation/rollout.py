@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from lvlm2p_wrappers.evaluation.labelling import collect
 from lvlm2p_wrappers.records import Episode, Policy
@@ -17,6 +18,9 @@ from lvlm2p_wrappers.views import viewer
 MAX_STEPS = 2_000
 """The length at which an episode is truncated where the environment has no time limit."""
 
+_Env: TypeAlias = gym.Env[Any, Any]
+_Probs: TypeAlias = NDArray[np.float32] | None
+
 
 class Job(NamedTuple):
     """An episode that is to be rolled out."""
@@ -25,9 +29,7 @@ class Job(NamedTuple):
     seed: int
 
 
-def roll_out(
-    teacher: Teacher, make: Callable[[], gym.Env[Any, Any]], jobs: Sequence[Job], *, width: int
-) -> Iterator[Episode]:
+def roll_out(teacher: Teacher, make: Callable[[], _Env], jobs: Sequence[Job], *, width: int) -> Iterator[Episode]:
     """Roll out episodes in which the teacher acts; each is yielded when it ends.
 
     An episode depends on its policy, its seed and the teacher's answers alone. Where a reply cannot be used, the
@@ -43,70 +45,58 @@ def roll_out(
         TeacherError: as :func:`collect` does; the episodes that have not ended are dropped.
     """
     waiting = deque(jobs)
-    actors = [_Actor(make()) for _ in range(min(width, len(jobs)))]
+    envs = [make() for _ in range(min(width, len(jobs)))]
     try:
         teacher.resume()
-        history = teacher.prompts(actors[0].env_info).options.history if actors else 0
-        for actor in actors:
-            actor.begin(waiting.popleft(), history)
-        while actors:
-            pending = [actor.ask(teacher) for actor in actors]
-            for actor, question in zip(list(actors), pending, strict=True):
-                ended = actor.act(collect(teacher, question))
-                if ended is not None:
-                    yield ended
-                    if waiting:
-                        actor.begin(waiting.popleft(), history)
-                    else:
-                        actor.env.close()
-                        actors.remove(actor)
+        history = teacher.prompts(viewer(envs[0]).env_info).options.history if envs else 0
+        running = [(env, episode := _episode(teacher, env, waiting.popleft(), history), next(episode)) for env in envs]
+        while running:
+            env, episode, pending = running.pop(0)
+            probs = collect(teacher, pending)
+            try:
+                running.append((env, episode, episode.send(probs)))
+            except StopIteration as end:
+                yield end.value
+                if waiting:
+                    episode = _episode(teacher, env, waiting.popleft(), history)
+                    running.append((env, episode, next(episode)))
     finally:
-        for actor in actors:
-            actor.env.close()
+        for env in envs:
+            env.close()
 
 
-class _Actor:
-    """One environment and its current episode."""
+def _episode(teacher: Teacher, env: _Env, job: Job, history: int) -> Generator[PendingAdvice, _Probs, Episode]:
+    """One episode; it yields the question of each step, and is sent the answer."""
+    view = viewer(env)
+    actions, start = view.env_info.actions, int(env.action_space.start)  # type: ignore[attr-defined]
+    last_actions: deque[str] = deque(maxlen=history)
+    rng = np.random.default_rng([job.seed, job.policy == "sampled"])
+    episodic_return, length, failures = 0.0, 0, 0
+    reward, is_over = 0.0, False
+    env.reset(seed=job.seed)
+    while not is_over and length < MAX_STEPS:
+        probs = yield teacher.ask(view, tuple(last_actions))
+        action = _choose(probs, job.policy, len(actions), rng)
+        _, reward, terminated, truncated, _ = env.step(start + action)  # type: ignore[assignment]
+        is_over = terminated or truncated
+        last_actions.append(actions[action])
+        episodic_return += float(reward)
+        length += 1
+        failures += probs is None
+    return Episode(
+        policy=job.policy,
+        seed=job.seed,
+        episodic_return=episodic_return,
+        length=length,
+        success=float(reward) > 0,
+        failures=failures,
+    )
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        self.env = env
-        self._viewer = viewer(env)
-        self._start = int(env.action_space.start)  # type: ignore[attr-defined]
-        self.env_info = self._viewer.env_info
 
-    def begin(self, job: Job, history: int) -> None:
-        self._job = job
-        self._rng = np.random.default_rng([job.seed, job.policy == "sampled"])
-        self._history: deque[str] = deque(maxlen=history)
-        self._return, self._length, self._failures = 0.0, 0, 0
-        self.env.reset(seed=job.seed)
-
-    def ask(self, teacher: Teacher) -> PendingAdvice:
-        return teacher.ask(self._viewer, tuple(self._history))
-
-    def act(self, probs: Any) -> Episode | None:
-        """Take one step; returns the episode if that was its last."""
-        action = self._choose(probs)
-        _, reward, terminated, truncated, _ = self.env.step(self._start + action)
-        self._history.append(self.env_info.actions[action])
-        self._return += float(reward)
-        self._length += 1
-        self._failures += probs is None
-        if not (terminated or truncated or self._length >= MAX_STEPS):
-            return None
-        return Episode(
-            policy=self._job.policy,
-            seed=self._job.seed,
-            episodic_return=self._return,
-            length=self._length,
-            success=float(reward) > 0,
-            failures=self._failures,
-        )
-
-    def _choose(self, probs: Any) -> int:
-        if probs is None:
-            return int(self._rng.integers(len(self.env_info.actions)))
-        if self._job.policy == "argmax":
-            return int(np.argmax(probs))
-        exact = np.asarray(probs, dtype=np.float64)
-        return int(self._rng.choice(len(exact), p=exact / exact.sum()))
+def _choose(probs: _Probs, policy: Policy, actions: int, rng: np.random.Generator) -> int:
+    if probs is None:
+        return int(rng.integers(actions))
+    if policy == "argmax":
+        return int(np.argmax(probs))
+    exact = probs.astype(np.float64)
+    return int(rng.choice(actions, p=exact / exact.sum()))

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, get_args
+from typing import Any, TypeAlias, get_args
 
 import gymnasium as gym
 
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation.folder import EvaluationFolder
 from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
-from lvlm2p_wrappers.evaluation.metrics import compute_metrics
 from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
 from lvlm2p_wrappers.evaluation.states import State, collect_states
 from lvlm2p_wrappers.records import EvaluationArguments, Policy
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import EnvInfo
 
 _SEEDS = 1_000_000  # distance between the first seeds of two evaluations
 
 
-class Progress(Protocol):
-    """Is told about the progress of an evaluation."""
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        """So many of all labels or episodes are there."""
-
-
-def arguments_of(teacher: Teacher, env_info: EnvInfo, *, prompts: str | None, **numbers: int) -> EvaluationArguments:
-    """The arguments of an evaluation.
-
-    Args:
-        teacher: who is evaluated.
-        env_info: of the environment.
-        prompts: the prompt set, as the user named it; None for the bundled one that fits.
-        **numbers: ``seed``, ``states`` and ``episodes``.
-    """
-    teacher.resume()
-    return EvaluationArguments(
-        env_id=env_info.env_id,
-        model=teacher.model,
-        prompts=prompts or env_info.family,
-        fingerprint=teacher.read_prompts(env_info).fingerprint,
-        **numbers,
-    )
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is told of progress: ``"states"`` or ``"episodes"``, how many of them are done, and of how many."""
 
 
 def evaluate(
@@ -66,8 +42,6 @@ def evaluate(
     Returns:
         Why rows are missing at the end; None if none is.
     """
-    if not folder.is_begun:
-        folder.save(compute_metrics(folder.labels, folder.episodes), complete=False)
     states, jobs = _states(make(), folder), _jobs(folder.arguments)
     labelled = {label.id for label in folder.labels}
     played = {Job(episode.policy, episode.seed) for episode in folder.episodes}

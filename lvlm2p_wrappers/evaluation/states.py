@@ -5,15 +5,14 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
 
 from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth
 from lvlm2p_wrappers.records import GroundTruth, Source
-from lvlm2p_wrappers.views import View, Viewer, viewer
+from lvlm2p_wrappers.views import View, viewer
 
 EPSILON = 0.5
 """The share of random actions of the student-like policy; its other actions are the expert's."""
@@ -44,13 +43,6 @@ class State(NamedTuple):
     truth: GroundTruth | None
 
 
-@dataclass
-class _Collection:
-    states: list[State]
-    seen: set[Hashable]
-    rng: np.random.Generator
-
-
 def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[State]:
     """Sample distinct states from rollouts of a random, a student-like and an expert policy, in equal parts.
 
@@ -62,67 +54,69 @@ def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[Sta
         count: the number of states. Fewer are returned if the environment does not have so many.
         seed: of the episodes and of the policies.
     """
-    look = viewer(env)
-    rng = np.random.default_rng([seed, zlib.crc32(look.env_info.env_id.encode())])
-    found = _Collection([], set(), rng)
-    sampled: dict[Source, int] = dict.fromkeys(
-        ("random", "student", "expert") if has_ground_truth(env) else ("random",), 0
-    )
-    unchanged: Counter[Source] = Counter()
-    while sampled and len(found.states) < count:
+    sampler = _Sampler(env, seed)
+    sources = get_args(Source) if has_ground_truth(env) else ("random",)
+    sampled: dict[Source, int] = dict.fromkeys(sources, 0)
+    without_new: Counter[Source] = Counter()
+    while sampled and len(sampler.states) < count:
         source = min(sampled, key=lambda name: sampled[name])
-        most = min(count - len(found.states), _PER_EPISODE)
-        got = _roll_out(env, look, source, most, found)
-        sampled[source] += got
-        unchanged[source] = 0 if got else unchanged[source] + 1
-        if unchanged[source] == _PATIENCE:
-            del sampled[source]  # the others make up for it
-    return found.states
+        new = sampler.sample_episode(source, min(count - len(sampler.states), _PER_EPISODE))
+        sampled[source] += new
+        without_new[source] = 0 if new else without_new[source] + 1
+        if without_new[source] == _PATIENCE:
+            del sampled[source]  # the other policies make up for it
+    return sampler.states
 
 
-def _roll_out(env: gym.Env[Any, Any], look: Viewer, source: Source, most: int, found: _Collection) -> int:
-    """Roll out one episode, or its beginning; returns how many of its states were new and sampled."""
-    actions = look.env_info.actions
-    start = int(env.action_space.start)  # type: ignore[attr-defined]
-    seed = int(found.rng.integers(2**31))
-    env.reset(seed=seed)
-    history: list[str] = []
-    before = len(found.states)
-    wait = int(found.rng.geometric(1 / _MEAN_GAP)) - 1
-    for step in range(_MAX_STEPS):
-        if wait <= 0 and (view := _if_new(look, history, found)) is not None:
-            truth = ground_truth(env, actions) if has_ground_truth(env) else None
-            found.states.append(State(len(found.states), source, seed, step, view, truth))
-            wait = int(found.rng.geometric(1 / _MEAN_GAP))
-        wait -= 1
-        action = _choose(env, actions, source, found.rng)
-        if len(found.states) - before == most or action is None:
-            break
-        _, _, terminated, truncated, _ = env.step(start + action)
-        history.append(actions[action])
-        if terminated or truncated:
-            break
-    return len(found.states) - before
+class _Sampler:
+    """Samples states of one environment, none twice."""
 
+    def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
+        self._env, self._viewer = env, viewer(env)
+        self._start = int(env.action_space.start)  # type: ignore[attr-defined]
+        self._actions = self._viewer.env_info.actions
+        self._rng = np.random.default_rng([seed, zlib.crc32(self._viewer.env_info.env_id.encode())])
+        self._keys: set[Hashable] = set()
+        self.states: list[State] = []
 
-def _if_new(look: Viewer, history: list[str], found: _Collection) -> View | None:
-    """The current view, unless an equal one has been sampled."""
-    key = look.key()
-    view = None
-    if key is None:
-        view = look.view(tuple(history))
-        key = (view.picture.digest, view.mission, view.carrying)
-    if key in found.seen:
-        return None
-    found.seen.add(key)
-    return view or look.view(tuple(history))
+    def sample_episode(self, source: Source, most: int) -> int:
+        """Roll out one episode, or its beginning; returns how many of its states were sampled, at most ``most``."""
+        seed = int(self._rng.integers(2**31))
+        self._env.reset(seed=seed)
+        history: list[str] = []
+        before = len(self.states)
+        wait = int(self._rng.geometric(1 / _MEAN_GAP)) - 1
+        for step in range(_MAX_STEPS):
+            if wait <= 0 and (view := self._new_view(history)) is not None:
+                truth = ground_truth(self._env, self._actions) if has_ground_truth(self._env) else None
+                self.states.append(State(len(self.states), source, seed, step, view, truth))
+                wait = int(self._rng.geometric(1 / _MEAN_GAP))
+            wait -= 1
+            action = self._action(source)
+            if len(self.states) - before == most or action is None:
+                break
+            _, _, terminated, truncated, _ = self._env.step(self._start + action)
+            history.append(self._actions[action])
+            if terminated or truncated:
+                break
+        return len(self.states) - before
 
+    def _new_view(self, history: list[str]) -> View | None:
+        """The current view, unless an equal one has been sampled."""
+        key, view = self._viewer.key(), None
+        if key is None:
+            view = self._viewer.view(tuple(history))
+            key = (view.picture.digest, view.mission, view.carrying)
+        if key in self._keys:
+            return None
+        self._keys.add(key)
+        return view or self._viewer.view(tuple(history))
 
-def _choose(env: gym.Env[Any, Any], actions: tuple[str, ...], source: Source, rng: np.random.Generator) -> int | None:
-    """The next action's number; None where the expert finds none."""
-    if source == "random" or (source == "student" and rng.random() < EPSILON):
-        return int(rng.integers(len(actions)))
-    best = best_actions(env, actions)
-    if not best:
-        return int(rng.integers(len(actions))) if source == "student" else None
-    return actions.index(best[rng.integers(len(best))])
+    def _action(self, source: Source) -> int | None:
+        """The next action's number; None where the expert finds none."""
+        if source == "random" or (source == "student" and self._rng.random() < EPSILON):
+            return int(self._rng.integers(len(self._actions)))
+        best = best_actions(self._env, self._actions)
+        if not best:
+            return int(self._rng.integers(len(self._actions))) if source == "student" else None
+        return self._actions.index(best[self._rng.integers(len(best))])

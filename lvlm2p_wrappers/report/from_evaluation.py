@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from lvlm2p_wrappers.evaluation import read_episodes, read_evaluation, read_labels, read_picture
+from lvlm2p_wrappers.evaluation import read_folder, read_picture
 from lvlm2p_wrappers.report.html import Report
 
 
@@ -15,11 +15,11 @@ def from_evaluation(folder: Path) -> Report:
     Raises:
         UsageError: if the folder is not an evaluation's, or a file in it is damaged.
     """
-    evaluation = read_evaluation(folder)
+    evaluation, labels, episodes = read_folder(folder)
     return Report(
         title=evaluation.env_id,
-        labels=[label.model_copy(update={"env_id": evaluation.env_id}) for label in read_labels(folder)],
+        labels=[label.model_copy(update={"env_id": evaluation.env_id}) for label in labels],
         png_of=partial(read_picture, folder),
         evaluation=evaluation,
-        episodes=read_episodes(folder),
+        episodes=episodes,
     )

@@ -9,7 +9,8 @@ import pytest
 
 from lvlm2p_wrappers import Teacher, TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import EvaluationFolder, UnfinishedError, collect_states, compute_metrics, label_states
-from lvlm2p_wrappers.evaluation.run import arguments_of, evaluate
+from lvlm2p_wrappers.evaluation.run import evaluate
+from lvlm2p_wrappers.records import EvaluationArguments
 from lvlm2p_wrappers.views import viewer
 from tests.provider import FAULTS
 
@@ -23,8 +24,11 @@ def make(env_id=LAVA):
 
 def folder_of(teacher, path, env_id=LAVA, states=6, episodes=2, seed=0):
     env_info = viewer(make(env_id)).env_info
+    teacher.resume()
+    named = {"env_id": env_id, "model": teacher.model, "prompts": env_info.family}
     numbers = {"seed": seed, "states": states, "episodes": episodes}
-    return EvaluationFolder(path, arguments_of(teacher, env_info, prompts=None, **numbers))
+    fingerprint = teacher.read_prompts(env_info).fingerprint
+    return EvaluationFolder(path, EvaluationArguments(**named, **numbers, fingerprint=fingerprint))
 
 
 def evaluated(teacher, folder, env_id=LAVA, width=4):

@@ -117,10 +117,6 @@ class TestIntervals:
         rates = [mean(rng.integers(-1, 2, 60)) for _ in range(200)]
         assert 0.90 <= np.mean([rate.low <= 0 <= rate.high for rate in rates]) <= 0.99
 
-    def test_of_nothing_there_is_no_rate(self):
-        assert proportion([]) is None
-        assert mean([]) is None
-
 
 class TestStage1:
     @pytest.mark.parametrize(

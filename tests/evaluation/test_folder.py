@@ -12,14 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lvlm2p_wrappers import UsageError
-from lvlm2p_wrappers.evaluation import (
-    EvaluationFolder,
-    compute_metrics,
-    read_episodes,
-    read_evaluation,
-    read_labels,
-    read_picture,
-)
+from lvlm2p_wrappers.evaluation import EvaluationFolder, compute_metrics, read_folder, read_picture
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Episode, EvaluationArguments, Exchange, Label, Message
 from lvlm2p_wrappers.report import from_evaluation, render
@@ -75,6 +68,14 @@ def folder(tmp_path):
     return path
 
 
+def read_evaluation(folder):
+    return read_folder(folder)[0]
+
+
+def read_labels(folder):
+    return read_folder(folder)[1]
+
+
 def change_line(file, number, change):
     lines = file.read_text().splitlines()
     lines[number] = json.dumps(change(json.loads(lines[number])))
@@ -84,7 +85,7 @@ def change_line(file, number, change):
 class TestReading:
     def test_what_was_written_is_read(self, folder):
         assert read_labels(folder) == [label(0), label(1)]
-        assert read_episodes(folder) == [EPISODE]
+        assert read_folder(folder)[2] == [EPISODE]
         evaluation = read_evaluation(folder)
         assert (evaluation.env_id, evaluation.complete) == ("FrozenLake-v1", True)
         assert evaluation.metrics == compute_metrics([label(0), label(1)], [EPISODE])
@@ -170,7 +171,7 @@ class TestFormat1:
 
     def test_it_is_read_in_whole(self):
         labels, metrics = read_labels(FORMAT_1), read_evaluation(FORMAT_1).metrics
-        computed = compute_metrics(labels, read_episodes(FORMAT_1), run_views=0)
+        computed = compute_metrics(labels, read_folder(FORMAT_1)[2], run_views=0)
         assert computed.price == metrics.price
         assert computed.analysis.headings == metrics.analysis.headings
         assert computed.analysis.pose.low == pytest.approx(metrics.analysis.pose.low)
@@ -292,7 +293,7 @@ class TestTwoProcesses:
                 first.kill()
         with EvaluationFolder(tmp_path / "e", ARGUMENTS) as folder:
             folder.add_label(label())
-        assert len(read_labels(tmp_path / "e")) == 1
+        assert [row.id for row in read_labels(tmp_path / "e")] == [0]
 
     def test_a_folder_of_something_else_gets_no_lock_file(self, tmp_path):
         (tmp_path / "precious.txt").write_text("mine")
