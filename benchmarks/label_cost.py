@@ -23,6 +23,7 @@ from latency import provider
 
 from lvlm2p_wrappers import Teacher, client
 from lvlm2p_wrappers.client.litellm_backend import Reply
+from lvlm2p_wrappers.client.pricing import Usage
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer
 
@@ -56,7 +57,7 @@ async def answer_at_once(request, **_):
     """In place of the road to a model: a reply that fits, for no time."""
     question = request.question
     actions = question.schema.json["properties"]["probabilities"]["required"] if question.stage == "action" else ()
-    return Reply(fitting(tuple(actions)), request.model, "stop", "", 1000, 100, 0.0, 0.0)
+    return Reply(fitting(tuple(actions)), request.model, "stop", "", Usage(1000, 100, 0), 0.0, 0.0)
 
 
 @functools.cache

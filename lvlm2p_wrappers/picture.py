@@ -157,6 +157,18 @@ class Picture:
             for kind, data in chunks
         )
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels; a PNG's are those that its header names.
+
+        Raises:
+            ValueError: if only its digest is known.
+        """
+        if self._strips:
+            return sum(strip.shape[0] for strip in self._strips), self._strips[0].shape[1]
+        width, height = struct.unpack(">II", self.png[16:24].ljust(8, b"\0"))
+        return height, width
+
     def pack(self) -> None:
         """Take little memory from now on, for as long as a question waits."""
         for strip in self._strips:

@@ -13,7 +13,7 @@ from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_s
 from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.evaluate import add_limits, add_sample, look_at, progress, teacher_of
 from lvlm2p_wrappers.cli.printing import say, say_json, say_table
-from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import ModelError, UsageError
 from lvlm2p_wrappers.evaluation import State, collect_states, label_states
 from lvlm2p_wrappers.evaluation.comparison import Difference, differences
@@ -104,7 +104,7 @@ def _side(letter: str, text: str, args: argparse.Namespace) -> Side:
     if at and _is_set(folder):
         return Side(letter, model, folder)
     try:
-        pricing.recognise(text)
+        catalogue.recognise(text)
     except ModelError as error:
         raise UsageError(f"{text!r} is no folder of prompts, and no model either: {error}") from None
     return Side(letter, text, args.prompts)

@@ -17,7 +17,7 @@ from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_s
 from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.estimate.discovery import distinct_views, roll_out
 from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
-from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
 from lvlm2p_wrappers.evaluation.run import Progress as Watch
@@ -97,7 +97,7 @@ def teacher_of(model: str, prompts: str | None, args: argparse.Namespace) -> Tea
     Raises:
         UsageError: if the model string or a value cannot work.
     """
-    pricing.recognise(model)
+    catalogue.recognise(model)
     return Teacher(
         model,
         prompts=prompts,

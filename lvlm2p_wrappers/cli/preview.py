@@ -14,7 +14,7 @@ from lvlm2p_wrappers.cli.estimate.discovery import Range
 from lvlm2p_wrappers.cli.estimate.tokens import CallTokens, tokens_of
 from lvlm2p_wrappers.cli.printing import say, say_json
 from lvlm2p_wrappers.cli.snapshot import add_scene, look, moment_of, picture_in_words, picture_of, save, say_facts
-from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.prompts import Question, Schema
 from lvlm2p_wrappers.records import Message, Stage
 from lvlm2p_wrappers.store import locate
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     """
     model = args.model or DEFAULT_MODEL
     if args.model:
-        pricing.recognise(model)
+        catalogue.recognise(model)
     file = locate(args.store)
     known = file is not None and file.exists()  # looking must not make one
     teacher = Teacher(model, prompts=args.prompts, store=file if known else None)

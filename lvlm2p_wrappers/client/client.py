@@ -7,23 +7,25 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from weakref import WeakSet
 
-from lvlm2p_wrappers.client import pricing
-from lvlm2p_wrappers.client.budget import Budget
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from lvlm2p_wrappers.client import catalogue, pricing
+from lvlm2p_wrappers.client.budget import NANO, Budget
 from lvlm2p_wrappers.client.litellm_backend import Reply, Request, send
-from lvlm2p_wrappers.client.provider_errors import Fault, classify
+from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError, classify
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
 from lvlm2p_wrappers.errors import BudgetError, ModelError, UsageError
 from lvlm2p_wrappers.records import Call
 
-FIRST_PICTURE_TOKENS = 3000
-"""Reserved for a picture until a first reply tells what the model really bills (gpt-4o-mini: 2,833 for a small one)."""
-
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """The pauses between attempts, where the provider names none: from the first on, each is twice as long as the last."""
+
+Log = Callable[[Call], object]
 
 
 class Client:
@@ -35,7 +37,7 @@ class Client:
         budget: what may be spent.
         timeout_s: seconds after which a call without a whole answer counts as failed.
         max_retries: how often the same request is repeated after faults that may pass.
-        api_base: the address of the model's server, where it is not the provider's own.
+        api_bases: for each model whose server is not its provider's own, the server's address.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Client:
         budget: Budget,
         timeout_s: float,
         max_retries: int,
-        api_base: str | None,
+        api_bases: Mapping[str, str],
     ) -> None:
         self.budget = budget
         self.calls = 0
@@ -55,15 +57,16 @@ class Client:
         self._limiter = RateLimiter(concurrency, rpm)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._api_base = api_base
+        self._api_bases = api_bases
         self._checked: set[str] = set()
         self._refused: dict[str, ModelError] = {}
         self._stopped = ""
         self._sending: set[asyncio.Task[Any] | None] = set()
         self._given_up: WeakSet[asyncio.Task[Any] | None] = WeakSet()
-        self._most_prompt_tokens: dict[str, int] = {}
+        self._worst_case = pricing.WorstCase()
+        self._alone: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def ask(self, request: Request, log: Callable[[Call], object]) -> Reply:
+    async def ask(self, request: Request, log: Log) -> Reply:
         """Make a call, repeating it after faults that may pass.
 
         Args:
@@ -76,27 +79,37 @@ class Client:
             BudgetError: if the budget does not allow the call.
         """
         self.check(request.model)
-        for attempt in range(1, self._max_retries + 2):
-            outcome = await self._turn(request, attempt, log)
-            if isinstance(outcome, Reply):
-                return outcome
-            if not outcome.retry or attempt > self._max_retries:
-                if isinstance(outcome.error, ModelError) and outcome.status in {401, 403, 404}:
-                    self._refused[request.model] = outcome.error  # the questions that wait would get the same
-                raise outcome.error
-            self.raise_if_given_up()
-            await asyncio.sleep(self._pause(attempt, outcome.wait_s))
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, FailedCallError) and error.retry),
+            stop=stop_after_attempt(1 + self._max_retries),
+            wait=_pause,
+            reraise=True,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    return await self._turn(request, attempt.retry_state.attempt_number, log)
+        except FailedCallError as fault:
+            if isinstance(fault.error, ModelError) and fault.status in USERS:
+                self._refused[request.model] = fault.error  # the questions that wait would get the same
+            raise fault.error from None
         raise AssertionError("unreachable")
 
     def check(self, model: str) -> None:
         """Find what would keep every call to a model from working, unless that has been done.
 
         Raises:
-            ModelError: if there is such a thing.
+            UsageError: if there is such a thing.
         """
-        if model not in self._checked:
-            pricing.check(model, self._api_base)
-            self._checked.add(model)
+        if model in self._checked:
+            return
+        catalogue.check(model, self._api_bases.get(model))
+        limits = self.budget
+        if limits.usd is not None and limits.calls is None and pricing.rates(model) is None:
+            raise UsageError(
+                f"{model} has no known price, so budget_usd cannot hold; limit it with budget_calls as well"
+            )
+        self._checked.add(model)
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         """End a task that asks; where it has sent a call, that is paid for, and the task ends after it."""
@@ -125,13 +138,26 @@ class Client:
         if refused := self._refused.get(model):
             raise ModelError(str(refused))
 
-    async def _turn(self, request: Request, attempt: int, log: Callable[[Call], object]) -> Reply | Fault:
-        """Wait until the call may be made, and make it."""
+    async def _turn(self, request: Request, attempt: int, log: Log) -> Reply:
+        """Make a call when its turn has come; under a budget alone, until a bill was within what was expected."""
         self.raise_if_given_up()
         self._raise_if_stopped(request.model)
+        if not self._is_price_sure(request):
+            async with self._alone[pricing.kind(request)]:
+                if not self._is_price_sure(request):
+                    return await self._within_limits(request, attempt, log)
+        return await self._within_limits(request, attempt, log)
+
+    def _is_price_sure(self, request: Request) -> bool:
+        is_free = self.budget.usd is None or not any(pricing.rates(request.model) or ())
+        return is_free or self._worst_case.is_sure(request)
+
+    async def _within_limits(self, request: Request, attempt: int, log: Log) -> Reply:
+        """Wait until budget and rate limiter allow the call, and make it."""
         # A second stage first: a label is worth more than the beginning of another one.
         urgent = request.question.stage == "action"
-        reserved = await self.budget.reserve(self._worst_case(request), urgent=urgent)
+        worst = 0.0 if self.budget.usd is None else self._worst_case.usd(request)
+        reserved = await self.budget.reserve(worst, urgent=urgent)
         task, is_sent = asyncio.current_task(), False
         try:
             async with self._limiter.slot(urgent=urgent):
@@ -144,14 +170,12 @@ class Client:
             if not is_sent:
                 self.budget.give_back(reserved)
 
-    async def _attempt(
-        self, request: Request, attempt: int, reserved: float, log: Callable[[Call], object]
-    ) -> Reply | Fault:
+    async def _attempt(self, request: Request, attempt: int, reserved: int, log: Log) -> Reply:
         started = time.monotonic()
         self.calls += 1
         cost: float | None = None
         try:
-            reply = await send(request, timeout_s=self._timeout_s, api_base=self._api_base)
+            reply = await send(request, timeout_s=self._timeout_s, api_base=self._api_bases.get(request.model))
             cost = reply.cost_usd
         except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
             fault = classify(error, request.model, self._timeout_s)
@@ -159,50 +183,24 @@ class Client:
                 cost = 0.0
             if fault.too_many:
                 self._limiter.too_many(started, fault.wait_s)
-            log(
-                call_of(request).model_copy(
-                    update={
-                        "problem": str(fault.error),
-                        "status": fault.status,
-                        "attempt": attempt,
-                        "latency_s": time.monotonic() - started,
-                    }
-                )
-            )
-            return fault
+            failed = {"problem": str(fault), "status": fault.status, "latency_s": time.monotonic() - started}
+            log(call_of(request).model_copy(update={**failed, "attempt": attempt}))
+            self.raise_if_given_up()
+            raise fault from None
         finally:
             self.budget.settle(reserved, cost)
         self._limiter.succeeded()
-        self._learn(request.model, reply)
+        self.unpriced_calls += cost is None
+        self.cost_usd += cost or 0.0
+        self._worst_case.learn(request, reply.usage, within=cost is not None and cost * NANO <= reserved)
         return dataclasses.replace(reply, attempt=attempt)
 
-    def _learn(self, model: str, reply: Reply) -> None:
-        self.unpriced_calls += reply.cost_usd is None
-        self.cost_usd += reply.cost_usd or 0.0
-        if reply.prompt_tokens:
-            self._most_prompt_tokens[model] = max(reply.prompt_tokens, self._most_prompt_tokens.get(model, 0))
 
-    def _worst_case(self, request: Request) -> float | None:
-        """The most a call can cost, from LiteLLM's price list and the largest prompt billed so far."""
-        if self.budget.usd is None:
-            return None
-        price = pricing.prices(request.model)
-        if price is None:
-            if self.budget.calls is None:
-                raise UsageError(
-                    f"{request.model} has no known price, so budget_usd cannot hold; limit it with budget_calls as well"
-                )
-            return None
-        messages = request.question.messages
-        guess = sum(len(m.text) // 2 + FIRST_PICTURE_TOKENS * (m.picture is not None) for m in messages)
-        prompt = max(guess, int(1.2 * self._most_prompt_tokens.get(request.model, 0)))
-        return price[0] * prompt + price[1] * int(request.sampling.get("max_tokens", 4096))
-
-    @staticmethod
-    def _pause(attempt: int, asked_s: float | None) -> float:
-        """Seconds until the next attempt: as long as the provider asked, else twice as long each time, with jitter."""
-        backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)
-        return backoff if asked_s is None else asked_s + backoff / 4
+def _pause(state: RetryCallState) -> float:
+    """Seconds until the next attempt: as long as the provider asked, else twice as long each time, with jitter."""
+    fault = state.outcome.exception() if state.outcome else None
+    backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.5)
+    return backoff if not isinstance(fault, FailedCallError) or fault.wait_s is None else fault.wait_s + backoff / 4
 
 
 def call_of(request: Request, reply: Reply | None = None, *, key: str = "") -> Call:
@@ -231,7 +229,7 @@ def call_of(request: Request, reply: Reply | None = None, *, key: str = "") -> C
         outcome="ok",
         attempt=reply.attempt,
         latency_s=reply.latency_s,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
+        prompt_tokens=reply.usage.prompt if reply.usage else None,
+        completion_tokens=reply.usage.completion if reply.usage else None,
         cost_usd=reply.cost_usd,
     )

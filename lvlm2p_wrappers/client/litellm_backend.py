@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import base64
 import functools
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lvlm2p_wrappers import embedded_teacher
-from lvlm2p_wrappers.client.event_loop import submit
-from lvlm2p_wrappers.client.litellm_loader import LOCAL, load_litellm
-from lvlm2p_wrappers.client.provider_errors import message_of
+from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.client.http_guard import guarded
+from lvlm2p_wrappers.client.litellm_loader import load_litellm
+from lvlm2p_wrappers.client.pricing import Usage
+from lvlm2p_wrappers.client.provider_errors import message_of, short
 from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.prompts import Question
 from lvlm2p_wrappers.records import Message
@@ -70,8 +70,8 @@ class Reply:
         model: the model that says it answered.
         finish: why it stopped, in LiteLLM's words.
         refusal: the provider's words where it refused, else ``""``.
-        prompt_tokens, completion_tokens: as billed, where the provider says.
-        cost_usd: None if the model has no known price.
+        usage: the tokens that are billed; None where the provider does not say, or cannot be believed.
+        cost_usd: None if the model has no known price, or the usage is not known.
         latency_s: seconds.
         attempt: 1 for the first request, more after retries.
     """
@@ -80,8 +80,7 @@ class Reply:
     model: str
     finish: str
     refusal: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    usage: Usage | None
     cost_usd: float | None
     latency_s: float
     attempt: int = 1
@@ -129,42 +128,18 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         num_retries=0,
         max_retries=0,
         drop_params=True,
-        **_asking_once(request.model, timeout_s),
         **({"api_base": api_base} if api_base else {}),
         **sampling,
     )
     try:
-        async with asyncio.timeout(timeout_s):
-            response = await call()
+        with guarded():
+            async with asyncio.timeout(timeout_s):
+                response = await call()
     except litellm.exceptions.ContentPolicyViolationError as error:
         # Some providers have no word for it in a reply: it is one all the same, and was not free.
         words = message_of(error)
-        return Reply("", request.model, "content_filter", words, None, None, None, time.perf_counter() - started)
-    return _reply(response, request.model, time.perf_counter() - started)
-
-
-def _asking_once(model: str, timeout_s: float) -> dict[str, Any]:
-    """The argument that keeps LiteLLM from sending a request again by itself, which would be paid for twice.
-
-    If a connection is lost before the first byte of a reply, its own HTTP client does whatever ``num_retries`` says.
-    """
-    if model.split("/", 1)[0] not in {"gemini", "anthropic", "ollama", "ollama_chat", "hosted_vllm"}:
-        return {}
-    return {"client": _client_that_asks_once(timeout_s, os.getpid())}
-
-
-@functools.lru_cache
-def _client_that_asks_once(timeout_s: float, _process: int) -> Any:
-    import httpx
-    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-    class AskingOnce(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM is not typed
-        async def single_connection_post_request(self, url: str, **_: Any) -> Any:
-            raise httpx.ConnectError("the connection was refused or lost", request=httpx.Request("POST", url))
-
-    client = AskingOnce(timeout=timeout_s)
-    atexit.register(lambda: submit(client.close()).result(timeout=5))
-    return client
+        return Reply("", request.model, "content_filter", words, None, None, time.perf_counter() - started)
+    return _reply(response, request, time.perf_counter() - started)
 
 
 def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:
@@ -184,22 +159,21 @@ def _wire(message: Message) -> dict[str, Any]:
     }
 
 
-def _reply(response: Any, model: str, latency_s: float) -> Reply:
+def _reply(response: Any, request: Request, latency_s: float) -> Reply:
     choice = response.choices[0] if response.choices else None
     message = getattr(choice, "message", None)
     native = {**_native(choice), **_native(message)}
     refusal = native.get("refusal") or ("refusal" if native.get("stop_reason") == "refusal" else "")
-    usage = getattr(response, "usage", None)
     text = getattr(message, "content", None) or ""
+    usage = pricing.checked(getattr(response, "usage", None), request, text)
     return Reply(
         # Enough to see that it is too long; a lone surrogate could not be stored.
         text=text[: MAX_REPLY_CHARS + 1].encode("utf-8", "replace").decode("utf-8"),
-        model=_answered(response, model),
+        model=_answered(response, request.model),
         finish=str(getattr(choice, "finish_reason", "") or ""),
         refusal=str(refusal or ""),
-        prompt_tokens=getattr(usage, "prompt_tokens", None),
-        completion_tokens=getattr(usage, "completion_tokens", None),
-        cost_usd=_cost(response, model),
+        usage=usage,
+        cost_usd=pricing.cost(request.model, usage),
         latency_s=latency_s,
     )
 
@@ -209,17 +183,9 @@ def _native(part: Any) -> dict[str, Any]:
     return getattr(part, "provider_specific_fields", None) or {}
 
 
-def _cost(response: Any, model: str) -> float | None:
-    """LiteLLM's cost of a call; None where it has no price, which it reports as 0 for names that it only recognises."""
-    cost = getattr(response, "_hidden_params", {}).get("response_cost")
-    known = load_litellm().model_cost
-    free = model.startswith(LOCAL) or model in known or model.split("/", 1)[-1] in known
-    return float(cost) if cost or (cost == 0 and free) else None
-
-
 def _answered(response: Any, model: str) -> str:
     """The provider's word for the model that answered, with the provider in front as in the model string."""
-    name = str(getattr(response, "model", "") or "")
+    name = short(str(getattr(response, "model", "") or ""))
     provider = model.split("/", 1)[0]
     if not name:
         return model

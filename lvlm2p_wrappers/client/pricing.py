@@ -1,149 +1,146 @@
-"""What LiteLLM's list of models says: prices, the names of keys, and which current models could serve instead."""
+"""What calls cost, and the most they can cost, by LiteLLM's price list and by tokens that were checked."""
 
 from __future__ import annotations
 
-import datetime
-import difflib
-import os
-from typing import Any
+import re
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lvlm2p_wrappers.client.litellm_loader import LOCAL, load_litellm
-from lvlm2p_wrappers.errors import ModelError
 
-RETIRED = {"gemini/gemini-1.5": "gemini/gemini-2.5-flash-lite", "gemini/gemini-2.0": "gemini/gemini-2.5-flash-lite"}
-"""Models that are gone, by the beginning of their name, and what stands nearest today."""
+if TYPE_CHECKING:
+    from lvlm2p_wrappers.client.litellm_backend import Request
 
-PROVIDERS = (
-    "gemini/gemini-2.5-flash-lite",
-    "openai/gpt-4o-mini",
-    "anthropic/claude-haiku-4-5",
-    "ollama_chat/llava",
-    "hosted_vllm/<model>",
-)
+FIRST_PICTURE_TOKENS = 3000
+"""Reserved for a picture until a bill tells what the model takes (gpt-4o-mini: 2,833 for a small one)."""
+
+MOST_TOKENS = 2**31 - 1
+"""More than this is no count of tokens, whatever the model."""
 
 
-def recognise(model: str) -> str:
-    """The provider that LiteLLM takes a model string to name.
+class Rates(NamedTuple):
+    """US dollars per token: sent, received, and sent but read from the provider's prompt cache."""
 
-    Raises:
-        ModelError: if it knows none, or takes the string for something else than was meant.
-    """
-    litellm = load_litellm()
-    try:
-        name, provider, *_ = litellm.get_llm_provider(model)
-    except litellm.exceptions.BadRequestError:
-        raise unknown(model) from None
-    if not name:
-        raise unknown(model)
-    if provider == "vertex_ai" and "/" not in model:
-        raise ModelError(f"{model!r} means Google's Vertex AI to LiteLLM; write 'gemini/{model}' for the Gemini API")
-    return str(provider)
+    prompt: float
+    completion: float
+    cached: float
 
 
-def check(model: str, api_base: str | None) -> None:
-    """Find what would keep every call to a model from working, before the first one.
+class Usage(NamedTuple):
+    """The tokens of a call, as the provider counts them; ``cached`` are among the prompt's."""
 
-    Raises:
-        ModelError: if the provider is unknown, its key is missing, or the request would go elsewhere than meant.
-    """
-    provider = recognise(model)
-    if provider == "hosted_vllm" and not (api_base or os.environ.get("HOSTED_VLLM_API_BASE")):
-        # LiteLLM would send picture and key to OpenAI.
-        raise ModelError(f"{model}: set HOSTED_VLLM_API_BASE, or api_base, to the address of your vLLM server")
-    missing = load_litellm().validate_environment(model).get("missing_keys") or []
-    if api_base or provider.startswith("ollama"):  # Ollama's address has a default
-        missing = [name for name in missing if not name.endswith("_API_BASE")]
-    if missing:
-        raise missing_key(model)
-    for name in _provider_keys(model):
-        if (key := os.environ.get(name, "")) != key.strip():
-            raise ModelError(f"{model}: the value of {name} begins or ends with white space, such as a line break")
+    prompt: int
+    completion: int
+    cached: int
 
 
-def missing_key(model: str) -> ModelError:
-    """The error for a model whose key is not in the environment."""
-    missing = load_litellm().validate_environment(model).get("missing_keys") or _provider_keys(model)
-    names = (" or " if model.startswith("gemini/") else " and ").join(missing)
-    return ModelError(
-        f"{model} needs a key: set {names} in the environment, "
-        f"or use the model embedded/minigrid-planner, which needs neither key nor network. {retired(model)}".rstrip()
-    )
-
-
-def gone(model: str, said: str) -> ModelError:
-    """The error for a model that the provider does not serve (404)."""
-    return ModelError(
-        f"{model}: the provider does not serve this model (HTTP 404). {_could_serve(model)}It said: {said}"
-    )
-
-
-def unknown(model: str) -> ModelError:
-    """The error for a model string whose provider LiteLLM does not know."""
-    return ModelError(
-        f"{model!r} names no provider that LiteLLM knows. "
-        f"A model string is provider/model, such as {', '.join(PROVIDERS)} or embedded/minigrid-planner."
-    )
-
-
-def key_names(model: str) -> str:
-    """The environment variables that may hold a model's key."""
-    return " or ".join(_provider_keys(model))
-
-
-def prices(model: str) -> tuple[float, float] | None:
-    """US dollars per prompt token and per completion token; None where LiteLLM has no price."""
+def rates(model: str, prompt_tokens: int = 0) -> Rates | None:
+    """The list's rates for a model string, and for a prompt of so many tokens; None where it has none."""
     if model.startswith(LOCAL):
-        return 0.0, 0.0
+        return Rates(0.0, 0.0, 0.0)
     entry = _entry(model)
-    if entry is None or entry.get("input_cost_per_token") is None:
+    if entry.get("input_cost_per_token") is None:
         return None
-    return float(entry["input_cost_per_token"]), float(entry.get("output_cost_per_token") or 0.0)
+    prompt = _rate(entry, "input_cost_per_token", prompt_tokens)
+    completion = max(
+        _rate(entry, "output_cost_per_token", prompt_tokens),
+        _rate(entry, "output_cost_per_reasoning_token", prompt_tokens),
+    )
+    cached = _rate(entry, "cache_read_input_token_cost", prompt_tokens) or prompt
+    return Rates(prompt, completion, min(prompt, cached))
 
 
-def suggestions(model: str, count: int = 5) -> list[str]:
-    """Current vision models of the same provider: the most alike, then the cheapest."""
-    provider = model.split("/", 1)[0]
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    current: dict[str, float] = {}
-    for name, entry in load_litellm().model_cost.items():
-        full = name if "/" in name else f"{entry.get('litellm_provider')}/{name}"
-        usable = (
-            entry.get("mode") == "chat"
-            and entry.get("supports_vision")
-            and (entry.get("deprecation_date") or "9999") > today
-        )
-        if (
-            usable
-            and full.startswith(f"{provider}/")
-            and not any(word in full for word in ("preview", "exp", "audio", "image", "live"))
-        ):
-            current[full] = float(entry.get("input_cost_per_token") or 0.0)
-    alike = difflib.get_close_matches(model, current, n=count - 2, cutoff=0.6)
-    # A price of 0 means that it is not known.
-    cheap = sorted((name for name in current if name not in alike and current[name]), key=lambda name: current[name])
-    return (alike + cheap)[:count]
+def cost(model: str, usage: Usage | None) -> float | None:
+    """US dollars for a call; None where the model has no rate, or the tokens are not known.
+
+    Nothing that a provider says about prices counts, nor the name of the model that it says it used.
+    """
+    each = rates(model, usage.prompt if usage else 0)
+    if each is None or (usage is None and any(each)):
+        return None
+    if usage is None:
+        return 0.0
+    return each.prompt * (usage.prompt - usage.cached) + each.cached * usage.cached + each.completion * usage.completion
 
 
-def retired(model: str) -> str:
-    """For a model that is gone, a sentence that says so and what stands nearest today; otherwise nothing."""
-    nearest = _nearest(model)
-    return f"{model} is retired; the nearest today is {nearest}." if nearest else ""
+def checked(usage: Any, request: Request, text: str) -> Usage | None:
+    """The tokens of a reply, by what the provider says; None where that cannot be true.
+
+    Every request has words in it, a text has tokens, no token is shorter than a byte, and no model reads or writes
+    more than it can.
+    """
+    entry = {} if request.model.startswith(LOCAL) else _entry(request.model)
+    most_written = max(request.sampling.get("max_tokens", 0), len(text.encode("utf-8", "replace")))
+    prompt = _count(usage, "prompt_tokens", 1, entry.get("max_input_tokens") or MOST_TOKENS)
+    completion = _count(usage, "completion_tokens", 1 if text else 0, most_written)
+    if prompt is None or completion is None:
+        return None
+    cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens", 0, prompt)
+    return Usage(prompt, completion, cached or 0)
 
 
-def _could_serve(model: str) -> str:
-    found = [name for name in suggestions(model) if name not in (model, _nearest(model))]
-    return f"{retired(model)} ".lstrip() + (f"Current models that could serve: {', '.join(found)}. " if found else "")
+def _count(usage: Any, name: str, low: int, high: Any) -> int | None:
+    count = getattr(usage, name, None)
+    return count if type(count) is int and low <= count <= min(int(high), MOST_TOKENS) else None
 
 
-def _nearest(model: str) -> str | None:
-    return next((new for old, new in RETIRED.items() if model.startswith(old)), None)
+class WorstCase:
+    """The most that calls can cost, learned from bills.
+
+    What a picture takes is the provider's secret until the first bill. From then on calls with as many pictures of the
+    same sizes are expected to take at most a fifth more for these.
+    """
+
+    def __init__(self) -> None:
+        self._most: dict[Hashable, int] = {}
+        self._sure: set[Hashable] = set()
+
+    def usd(self, request: Request) -> float:
+        """US dollars for a call in the worst case; 0 where the model has no rate."""
+        # No token of a text is shorter than a byte.
+        words = sum(len(message.text.encode("utf-8", "replace")) for message in request.question.messages)
+        pictures = FIRST_PICTURE_TOKENS * len(_sizes(request))
+        known = self._most.get(kind(request))
+        prompt = words + len(request.question.schema.text) + (pictures if known is None else known * 6 // 5)
+        each = rates(request.model, prompt) or Rates(0.0, 0.0, 0.0)
+        return each.prompt * prompt + each.completion * int(request.sampling.get("max_tokens", 4096))
+
+    def is_sure(self, request: Request) -> bool:
+        """Whether the last bill for such a call was within what had been expected, so that many may be made at once."""
+        return kind(request) in self._sure
+
+    def learn(self, request: Request, usage: Usage | None, *, within: bool) -> None:
+        """Take note of a bill, and whether it was within what was expected."""
+        if usage is not None:
+            kind_ = kind(request)
+            self._most[kind_] = max(usage.prompt, self._most.get(kind_, 0))
+            (self._sure.add if within else self._sure.discard)(kind_)
 
 
-def _provider_keys(model: str) -> list[str]:
-    provider = load_litellm().get_llm_provider(model)[1].removesuffix("_chat")  # ollama_chat is Ollama, too
-    return ["GEMINI_API_KEY", "GOOGLE_API_KEY"] if provider == "gemini" else [f"{provider.upper()}_API_KEY"]
+def kind(request: Request) -> Hashable:
+    """What calls have in common whose pictures take the same tokens."""
+    return request.model, _sizes(request)
 
 
-def _entry(model: str) -> dict[str, Any] | None:
-    cost: dict[str, dict[str, Any]] = load_litellm().model_cost
-    return cost.get(model) or cost.get(model.split("/", 1)[-1])
+def _sizes(request: Request) -> tuple[tuple[int, int], ...]:
+    pictures = (message.picture for message in request.question.messages)
+    return tuple(picture.size for picture in pictures if picture is not None)
+
+
+def _rate(entry: Mapping[str, Any], name: str, prompt_tokens: int) -> float:
+    """A rate from the list; for a long prompt the dearest of those that may hold."""
+    found = [float(entry.get(name) or 0.0)]
+    if prompt_tokens > 100_000:
+        tiers = ((re.fullmatch(rf"{name}_above_(\d+)k_tokens", key), rate) for key, rate in entry.items())
+        found += [float(rate or 0.0) for tier, rate in tiers if tier and prompt_tokens > 1000 * int(tier[1])]
+    return max(found)
+
+
+def _entry(model: str) -> Mapping[str, Any]:
+    """The list's entry: under the model string, or under its end if it is the same provider's."""
+    listed: dict[str, dict[str, Any]] = load_litellm().model_cost
+    if model in listed:
+        return listed[model]
+    provider, _, name = model.partition("/")
+    entry = listed.get(name, {})
+    return entry if str(entry.get("litellm_provider", "")).startswith(provider) else {}

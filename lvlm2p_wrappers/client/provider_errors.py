@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import json
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.client import catalogue
+from lvlm2p_wrappers.client.http_guard import OversizedReplyError
 from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError
 from lvlm2p_wrappers.redaction import printable, without_keys
 
 RETRIED = frozenset({200, 408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may pass; a 200 among the faults is an answer that could not be read."""
 
-USERS = frozenset({400, 401, 403, 404})
-"""Statuses that the same request would get again and again, until the user mends something."""
+USERS = frozenset({401, 402, 403, 404})
+"""Statuses that every request would get, until the user mends something."""
 
-TURNED_AWAY = frozenset({400, 401, 403, 404, 409, 413, 422, 425, 429, 503, 529})
+TURNED_AWAY = frozenset({*range(300, 400), 400, 401, 402, 403, 404, 409, 413, 422, 425, 429, 503, 529})
 """Statuses of a request that no model has seen, so that nothing was billed for it; after any other it may have been."""
 
-_MISSING_KEY = re.compile(r"missing.{0,30}(api.?key|credentials)", re.IGNORECASE)
+_MISSING_KEY = re.compile(
+    r"missing.{0,30}(api.?key|credentials)|unable to locate credentials|credentials were not found", re.IGNORECASE
+)
+_REFUSED_KEY = re.compile(r"api.?key.{0,4}(not.?valid|invalid|expired)", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
 _MOST_SECONDS = 120.0
 
 
-@dataclass(frozen=True)
-class Fault:
+class FailedCallError(Exception):
     """A failed call, classified.
 
     Attributes:
         error: what to raise if it is not tried again.
-        retry: whether the same request may succeed later.
         status: the HTTP status, where there was one.
+        retry: whether the same request may succeed later.
         wait_s: how long the provider asked to wait, where it did.
     """
 
-    error: TeacherError
-    retry: bool
-    status: int | None
-    wait_s: float | None = None
+    def __init__(
+        self, error: TeacherError, status: int | None, *, retry: bool = False, wait_s: float | None = None
+    ) -> None:
+        super().__init__(str(error))
+        self.error, self.status, self.retry, self.wait_s = error, status, retry, wait_s
 
     @property
     def too_many(self) -> bool:
@@ -54,40 +59,48 @@ class Fault:
         return self.status in TURNED_AWAY
 
 
-def classify(error: Exception, model: str, timeout_s: float) -> Fault:
-    """Say what went wrong, in one short message that names the model and the way out, and never a key."""
+def classify(error: Exception, model: str, timeout_s: float) -> FailedCallError:
+    """Say what went wrong, in one short message that names the model and the way out."""
     status, words = status_of(error), message_of(error)
     if status is None and (isinstance(error, asyncio.TimeoutError) or type(error).__name__ == "Timeout"):
-        return Fault(TransportError(f"{model}: no answer within {timeout_s:g} s"), retry=True, status=None)
+        return FailedCallError(TransportError(f"{model}: no answer within {timeout_s:g} s"), None, retry=True)
     if _MISSING_KEY.search(str(error)):
-        return Fault(pricing.missing_key(model), retry=False, status=status)
+        return FailedCallError(catalogue.missing_key(model), status)
+    if status == 400 and _REFUSED_KEY.search(words):  # Google's word for 401
+        status = 401
     if status in USERS:
-        return Fault(_users_mistake(status, model, words), retry=False, status=status)
+        return FailedCallError(_users_mistake(status, model, words), status)
+    if status == 400 and not headers_of(error):  # nothing was sent: LiteLLM or the embedded teacher cannot work with it
+        return FailedCallError(ModelError(f"{model}: the request cannot be made: {words}"), status)
+    retry = status in RETRIED or (status is None and not isinstance(error, OversizedReplyError))
     what = {None: "no usable answer came", 200: "the answer could not be read"}.get(status, f"HTTP {status}")
     transport = TransportError(f"{model}: {what}: {words or type(error).__name__}", status=status)
-    return Fault(transport, status is None or status in RETRIED, status, _asked_wait(error))
+    return FailedCallError(transport, status, retry=retry, wait_s=_asked_wait(error))
 
 
 def _users_mistake(status: int | None, model: str, words: str) -> ModelError:
     if status == 404:
-        return pricing.gone(model, words)
+        return catalogue.gone(model, words)
     if status == 401:
-        return ModelError(f"{model}: the provider refused the key in {pricing.key_names(model)}. It said: {words}")
-    if status == 403:
-        return ModelError(f"{model}: the provider does not allow this; check what the key may use. It said: {words}")
-    return ModelError(f"{model}: the provider cannot work with the request (HTTP 400). It said: {words}")
+        return ModelError(f"{model}: the provider refused the key in {catalogue.key_names(model)}. It said: {words}")
+    what = "the account is out of credit" if status == 402 else "the provider does not allow this"
+    return ModelError(f"{model}: {what}; check what the key may use. It said: {words}")
 
 
 def _asked_wait(error: Exception) -> float | None:
-    """Seconds from a Retry-After header, or from the RetryInfo that Gemini puts into the body."""
+    """Seconds from a Retry-After header, a number or a date, or from the RetryInfo that Gemini puts into the body."""
     headers = headers_of(error)
-    asked = headers.get("retry-after") or headers.get("Retry-After")
-    if asked is None and (found := _RETRY_DELAY.search(str(error))):
-        asked = found.group(1)
+    asked = headers.get("retry-after") or headers.get("Retry-After") or ""
+    if not asked and (found := _RETRY_DELAY.search(str(error))):
+        asked = found[1]
     try:
-        seconds = float(asked or "nan")
-    except ValueError:  # an HTTP date, which none of the providers sends
-        return None
+        seconds = float(asked)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+        seconds = max(0.0, seconds)
     return min(seconds, _MOST_SECONDS) if seconds >= 0 else None
 
 

@@ -1,4 +1,4 @@
-"""How fast a client may call: concurrency and requests a minute."""
+"""The rate limiter: concurrency that adapts to the provider, and requests a minute."""
 
 from __future__ import annotations
 
@@ -11,39 +11,48 @@ from contextlib import asynccontextmanager
 
 
 class RateLimiter:
-    """Lets calls start: at most ``concurrency`` at a time and ``rpm`` a minute, fewer while the provider says so.
+    """A rate limiter: at most ``concurrency`` calls at a time and ``rpm`` a minute, fewer while the provider says so.
 
-    A "too many requests" halves the number of calls that may run at once, once per round of calls, and stops new ones
-    for as long as the provider asked; every success raises it again by one per round (AIMD, as TCP does). Belongs to
-    one event loop.
+    Concurrency follows AIMD, as TCP does: a "too many requests" halves the number of calls that may run at once, once
+    per round of calls, and stops new ones for as long as the provider asked; every success raises it again by one per
+    round. Belongs to one event loop.
 
     Args:
         concurrency: the most calls in flight.
-        rpm: the most calls started within any 60 seconds; None for no limit.
+        rpm: the most calls that arrive at the provider within any ``window_s``; None for no limit.
+        window_s: seconds.
     """
 
-    def __init__(self, concurrency: int, rpm: int | None = None) -> None:
+    def __init__(self, concurrency: int, rpm: int | None = None, *, window_s: float = 60.0) -> None:
         self._most = concurrency
         self._rpm = rpm
+        self._window_s = window_s
         self._allowed = float(concurrency)
         self._running = 0
         self._closed_until = 0.0
         self._last_cut = -math.inf
-        self._starts: deque[float] = deque(maxlen=rpm)
+        self._ends: deque[float] = deque(maxlen=rpm)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def slot(self, *, urgent: bool) -> AsyncIterator[None]:
         """Wait for the turn of a call, and hold its place while it runs; urgent ones go before others that wait."""
-        if self._waiting or self._delay() > 0:
-            await self._queue(urgent)
-        else:
-            self._start()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # admitted just before
+                self._running -= 1
+                self._admit()
+            raise
         try:
             yield
         finally:
             self._running -= 1
+            self._ends.append(time.monotonic()) if self._rpm else None
             self._admit()
 
     def succeeded(self) -> None:
@@ -64,25 +73,13 @@ class RateLimiter:
         if self._running >= max(1, int(self._allowed)):
             return math.inf
         delay = self._closed_until - now
-        if self._rpm is not None and len(self._starts) == self._rpm:
-            delay = max(delay, self._starts[0] + 60 - now)
+        if self._rpm is not None:
+            # When a call arrived is known only to lie before its end, so that one still running counts as just arrived.
+            if self._running >= self._rpm:
+                return math.inf
+            if len(self._ends) + self._running >= self._rpm:
+                delay = max(delay, self._ends[len(self._ends) + self._running - self._rpm] + self._window_s - now)
         return max(0.0, delay)
-
-    def _start(self) -> None:
-        self._running += 1
-        self._starts.append(time.monotonic()) if self._rpm else None
-
-    async def _queue(self, urgent: bool) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
-        self._admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # admitted just before
-                self._running -= 1
-                self._admit()
-            raise
 
     def _admit(self) -> None:
         if self._timer is not None:
@@ -97,5 +94,5 @@ class RateLimiter:
                 if math.isfinite(delay):
                     self._timer = asyncio.get_running_loop().call_later(delay, self._admit)
                 return
-            self._start()
+            self._running += 1
             self._waiting.popleft().set_result(None)

@@ -23,6 +23,8 @@ class TeacherOptions(TypedDict, total=False):
     rpm: int | None
     budget_usd: float | None
     budget_calls: int | None
+    spent_usd: float
+    spent_calls: int
     offline: bool
     fallback_models: Sequence[str]
     temperature: float | None
@@ -63,6 +65,8 @@ class TeacherConfig:
     rpm: PositiveInt | None = None
     budget_usd: Dollars | None = None
     budget_calls: Count | None = None
+    spent_usd: Dollars = 0.0
+    spent_calls: Count = 0
     offline: bool = False
     fallback_models: Models = ()
     temperature: float | None = None

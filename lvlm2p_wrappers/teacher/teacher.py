@@ -64,6 +64,8 @@ class Teacher(AbstractContextManager["Teacher"]):
         rpm: the most calls a minute.
         budget_usd: the most to spend, in US dollars.
         budget_calls: the most calls.
+        spent_usd: what earlier parts of the same run have spent of ``budget_usd``.
+        spent_calls: how many of ``budget_calls`` they have made.
         offline: answer from the store alone.
         fallback_models: asked in order where the model fails; a label records the model that truly answered.
         temperature: overrides the prompt set's.
@@ -354,10 +356,12 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._client = Client(
             concurrency=config.concurrency,
             rpm=config.rpm,
-            budget=Budget(config.budget_usd, config.budget_calls),
+            budget=Budget(
+                config.budget_usd, config.budget_calls, spent_usd=config.spent_usd, spent_calls=config.spent_calls
+            ),
             timeout_s=config.timeout_s,
             max_retries=config.max_retries,
-            api_base=config.api_base,
+            api_bases={self.model: config.api_base} if config.api_base else {},
         )
         self._resolver = Resolver(self.model, config, client=self._client, store=self.store)
         self._reliability = Reliability()

@@ -17,7 +17,8 @@ import litellm
 import openai
 import pytest
 from PIL import Image
-from provider import FAULTS, WIRES, Provider, RateLimit, closed_url, environment, random_faults
+
+from tests.provider import FAULTS, WIRES, Provider, RateLimit, closed_url, environment, random_faults
 
 ACTIONS = ["left", "right", "forward"]
 POLICY = {

@@ -44,8 +44,8 @@ GIVEN_UP = Expected("no", "TransportError")
 STOPS = Expected("no", "ModelError")
 
 EXPECTED = {
-    **dict.fromkeys(["400", "401", "401_echoing_key", "403", "404"], STOPS),
-    "413": GIVEN_UP,
+    **dict.fromkeys(["401", "401_echoing_key", "403", "404"], STOPS),
+    **dict.fromkeys(["400", "413"], GIVEN_UP),
     **dict.fromkeys(["408", "429", "429_retry_after", "500", "503", "529"], RETRIED),
     **dict.fromkeys(["connection_refused", "reset", "dropped_mid_body", "time_out", "endless_drip"], RETRIED),
     **dict.fromkeys(["html", "invalid_utf8"], RETRIED),

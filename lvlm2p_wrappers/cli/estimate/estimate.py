@@ -13,7 +13,7 @@ from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.estimate.discovery import Range, Rollout, distinct_views, roll_out
 from lvlm2p_wrappers.cli.estimate.tokens import REPLY_TOKENS, CallTokens, billed, tokens_of
 from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
-from lvlm2p_wrappers.client import Request, pricing
+from lvlm2p_wrappers.client import Request, catalogue, pricing
 from lvlm2p_wrappers.prompts import PromptSet, Question
 from lvlm2p_wrappers.records import Stage
 from lvlm2p_wrappers.store import Store, locate
@@ -124,7 +124,7 @@ def estimate(args: argparse.Namespace) -> Estimate:
     with in_silence():
         envs = [make(args.env_id) for _ in range(min(args.num_envs, measured))]
         env_info = viewer(envs[0]).env_info
-    pricing.recognise(args.model)
+    catalogue.recognise(args.model)
     prompts = PromptSet(args.prompts, env_info.family)
     prompts.check(env_info)
     file = locate(args.store)
@@ -181,7 +181,7 @@ def _priced(args: argparse.Namespace, rollout: Rollout, tokens: dict[Stage, Call
     calls = Range(new.low * len(tokens), new.high * len(tokens))
     sent = Range(*(new[end] * sum(call.prompt[end] for call in tokens.values()) for end in (0, 1)))
     received = Range(*(new[end] * sum(call.reply[end] for call in tokens.values()) for end in (0, 1)))
-    prices = pricing.prices(args.model)
+    prices = pricing.rates(args.model)
     usd = at_most = None
     if prices is not None:
         usd = Range(*(prices[0] * sent[end] + prices[1] * received[end] for end in (0, 1)))
@@ -251,7 +251,7 @@ def _notes(e: Estimate) -> list[str]:
     ]
     if e.usd is None:
         free = "it may be free, as one of your own server is, or not."
-        notes.append(f"LiteLLM has no price for this model: {pricing.retired(e.model) or free}")
+        notes.append(f"LiteLLM has no price for this model: {catalogue.retired(e.model) or free}")
     elif e.usd_at_most:
         notes.append(
             f"A model that thinks bills its thoughts as reply tokens: {money(e.usd_at_most)} if each filled max_tokens."
