@@ -43,25 +43,30 @@ def pack_png(png: bytes) -> Part:
     return Part(digest(png), "png", png)
 
 
-def unpack(kind: str, data: bytes) -> str | bytes:
+def unpack(part: Part) -> str | bytes:
     """Return a part's text, or its PNG file's bytes.
 
     Raises:
         ValueError: it is damaged, or larger than anything a teacher is sent.
     """
-    if kind == "png":
-        check_png(data)
-        return data
-    if kind != "text+zlib":
-        return data.decode()
+    raw = _inflated(part.data) if part.kind == "text+zlib" else part.data
+    if not isinstance(raw, bytes) or digest(raw) != part.digest:
+        raise ValueError("its content does not have its digest")
+    if part.kind != "png":
+        return raw.decode()
+    check_png(raw)
+    return raw
+
+
+def _inflated(data: bytes) -> bytes:
+    inflating = zlib.decompressobj()
     try:
-        unpacking = zlib.decompressobj()
-        raw = unpacking.decompress(data, MAX_BYTES)
-    except zlib.error as problem:
+        raw = inflating.decompress(data, MAX_BYTES)
+    except (TypeError, zlib.error) as problem:
         raise ValueError(str(problem)) from None
-    if not unpacking.eof:
+    if not inflating.eof:
         raise ValueError(f"it is cut off, or unpacks to more than {MAX_BYTES:,} bytes")
-    return raw.decode()
+    return raw
 
 
 def check_png(png: bytes) -> None:
