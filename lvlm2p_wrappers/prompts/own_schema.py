@@ -102,11 +102,10 @@ def _check_parts(schema: dict[str, Any]) -> None:
 
 def _resolved(resolver: Any, reference: str) -> Any:
     try:
-        if reference.startswith("#"):
-            return resolver.lookup(reference).contents
+        return resolver.lookup(reference).contents
     except (Unresolvable, ValueError):
-        pass
-    raise ValueError(f'"$ref": {json.dumps(reference)} leads nowhere in this schema; no other one is opened')
+        problem = f'"$ref": {json.dumps(reference)} leads nowhere in this schema; no other one is opened'
+        raise ValueError(problem) from None
 
 
 @functools.lru_cache(maxsize=256)

@@ -25,7 +25,7 @@ from jinja2.utils import Namespace
 MOST_STEPS = 1_000_000
 """The budget of one render: about a second."""
 
-# What a template writes, loops over, joins, compares, slices and builds: by node, the field that holds it.
+# What a template writes, loops over, joins, compares, slices and may use as a key: by node, the field that holds it.
 _LARGE: dict[type[nodes.Node], str] = {
     nodes.Output: "nodes",
     nodes.For: "iter",
@@ -33,9 +33,7 @@ _LARGE: dict[type[nodes.Node], str] = {
     nodes.Compare: "expr",
     nodes.Operand: "expr",
     nodes.Getitem: "node",
-    nodes.List: "items",
     nodes.Tuple: "items",
-    nodes.Pair: "value",
 }
 
 _ITEM = 3
