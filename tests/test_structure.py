@@ -30,17 +30,7 @@ MAY_IMPORT = {
     "teacher": {"client", "errors", "picture", "prompts", "records", "schemas", "store", "views"},
     "wrapper": {"errors", "schemas", "teacher", "views"},
     "vector": {"advice_panel", "errors", "schemas", "teacher", "views", "wrapper"},
-    "evaluation": {
-        "embedded_teacher",
-        "errors",
-        "output_file",
-        "picture",
-        "records",
-        "redaction",
-        "schemas",
-        "teacher",
-        "views",
-    },
+    "evaluation": {"embedded_teacher", "errors", "output_file", "picture", "records", "schemas", "teacher", "views"},
     "report": {"errors", "evaluation", "picture", "records", "schemas", "store", "units", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

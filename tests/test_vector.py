@@ -186,7 +186,8 @@ def test_closing_one_wrapper_leaves_the_rows_of_another_with_the_same_teacher_al
     assert training.teacher.counters.unasked == 0
 
 
-def test_ctrl_c_while_advice_is_gathered_loses_no_row(provider):
+def test_ctrl_c_while_advice_is_gathered_loses_no_row_and_counts_none_twice(provider):
+    """Gathering again after Ctrl-C counted the labels again that were there before it."""
     envs = VectorTeacherWrapper(vector(AutoresetMode.SAME_STEP), MODEL, defer=True)
     envs.reset(seed=0)
     envs.step(np.ones(NUM_ENVS, int))
@@ -198,6 +199,7 @@ def test_ctrl_c_while_advice_is_gathered_loses_no_row(provider):
     probs, mask = envs.gather()
     assert probs.shape[:2] == (2, NUM_ENVS)
     assert mask.all()
+    assert envs.teacher.counters.labels == mask.sum(), "rows that had been waited for before Ctrl-C count once"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,42 @@ def test_an_episode_that_is_over_gets_no_advice():
     assert "teacher_probs" not in info
 
 
+def structure(info):
+    """What a recorder that stacks the infos of an episode compares: keys, shapes and dtypes."""
+    return {key: (np.asarray(value).shape, np.asarray(value).dtype) for key, value in info.items()}
+
+
+def test_recorders_get_infos_of_one_structure(tmp_path):
+    """Recorders of infos, such as minari's, failed where an episode ends, since the advice is not there."""
+    env = gym.make(ENV_ID, max_episode_steps=3)
+    env = TeacherWrapper(env, EMBEDDED, always_in_info=True, budget_calls=2, store=tmp_path / "s.sqlite")
+    infos = [env.reset(seed=0)[1], *(env.step(0)[4] for _ in range(3))]
+    assert all(structure(info) == structure(infos[0]) for info in infos)
+    assert [info["_teacher_probs"] for info in infos] == [True, False, False, False], "the budget, then the end"
+    assert [float(info["teacher_probs"].sum()) for info in infos] == pytest.approx([1, 0, 0, 0])
+    stacked = np.stack([info["teacher_probs"] for info in infos])
+    assert (stacked.shape, stacked.dtype) == ((4, 7), np.float32)
+
+
+def test_a_vector_of_wrappers_with_infos_of_one_structure_equals_the_vector_wrapper():
+    def make(**arguments):
+        return lambda: TeacherWrapper(gym.make(ENV_ID, max_episode_steps=2), EMBEDDED, **arguments)
+
+    def vector_of(*makers):
+        return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP)
+
+    wrapped = vector_of(make(always_in_info=True), make(always_in_info=True))
+    around = VectorTeacherWrapper(vector_of(*[lambda: gym.make(ENV_ID, max_episode_steps=2)] * 2), EMBEDDED)
+    steps = [(envs.reset(seed=5)[1], *(envs.step([0, 1])[4] for _ in range(4))) for envs in (wrapped, around)]
+    masks = []
+    for ours, theirs in zip(*steps, strict=True):
+        for key in ("teacher_probs", "_teacher_probs"):
+            assert np.array_equal(ours[key], theirs[key])
+            assert ours[key].dtype == theirs[key].dtype
+        masks.append(ours["_teacher_probs"].all())
+    assert masks == [True, True, False, True, True]
+
+
 def test_observations_rewards_and_actions_pass_unchanged():
     plain, taught = gym.make(ENV_ID), TeacherWrapper(gym.make(ENV_ID), model=EMBEDDED)
     assert np.array_equal(plain.reset(seed=1)[0]["image"], taught.reset(seed=1)[0]["image"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,7 +18,8 @@ from lvlm2p_wrappers.views.minigrid import TILE
 _DEGREES = {"right": 0, "down": 90, "left": 180, "up": 270}
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """One field of an analysis, compared with the ground truth.
 
     Attributes:
@@ -33,10 +35,13 @@ class Finding(NamedTuple):
     right: bool | None = None
 
 
-class Mark(NamedTuple):
-    """Where an analysis places the agent, a target or a hazard: the left upper corner of the cell, in pixels.
+@dataclass(frozen=True)
+class Mark:
+    """Where an analysis places something: the left upper corner of the cell, in pixels.
 
-    ``turn`` is the agent's heading in degrees, clockwise from right.
+    Attributes:
+        kind: ``"agent"``, ``"target"`` or ``"hazard"``.
+        turn: the agent's heading in degrees, clockwise from right.
     """
 
     kind: str

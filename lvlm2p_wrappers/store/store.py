@@ -33,9 +33,10 @@ DEFAULT = "default"
 
 _LONGEST_CLAIM_S = 86_400.0  # a claim that pretends to hold longer is none of ours: nobody shall wait for it
 
-# One lock for all stores of a process: the threads of a process share a store's one connection, and a fork must find
-# none in use. SQLite's locks do not survive a fork, so every connection is closed before it, and opened when next used.
-_LOCK = threading.RLock()
+# The threads of a process share a store's one connection, under its lock; one store that waits for another process's
+# write holds up no other. A fork must find no connection in use, and no new store: SQLite's locks do not survive it, so
+# every connection is closed before, and opened when next used.
+_STORES_LOCK = threading.RLock()
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
 _GET = Statement("SELECT text, model FROM answers WHERE key = :key")
@@ -78,7 +79,8 @@ class Store:
         self._token = secrets.token_hex(8)
         self._claims: set[str] = set()
         self._connection: Connection | None = None
-        with self._lent():
+        self._lock = threading.RLock()
+        with _STORES_LOCK, self._lent():
             _STORES.add(self)
 
     @property
@@ -160,7 +162,7 @@ class Store:
 
     def close(self) -> None:
         """End all claims of this store and free its connection; closing it again does nothing."""
-        with _LOCK:
+        with self._lock:
             try:
                 # Where the database fails, the claims end with their time.
                 with contextlib.suppress(StoreError):
@@ -184,7 +186,7 @@ class Store:
         Args:
             snapshot: whether all that is read has to be of one moment.
         """
-        with _LOCK:
+        with self._lock:
             if self._connection is not None and not self.engine.is_current():
                 self._disconnect()
             with self._lent() as connection, connection.begin():
@@ -194,7 +196,7 @@ class Store:
 
     @contextmanager
     def _lent(self) -> Iterator[Connection]:
-        with _LOCK:
+        with self._lock:
             try:
                 yield self._connection or self._connect()
             except DBAPIError as problem:
@@ -234,15 +236,26 @@ class Store:
             self._claims.discard(key)
 
 
+_LOCKED_FOR_FORK: list[Store] = []
+
+
 def _before_fork() -> None:
-    _LOCK.acquire()
+    _STORES_LOCK.acquire()
     for store in tuple(_STORES):
+        store._lock.acquire()
+        _LOCKED_FOR_FORK.append(store)
         if store.file is not None:  # a database in memory is copied whole, and has no locks to lose
             store._disconnect()
 
 
+def _after_fork() -> None:
+    while _LOCKED_FOR_FORK:
+        _LOCKED_FOR_FORK.pop()._lock.release()
+    _STORES_LOCK.release()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def locate(location: str | Path | None) -> Path | None:
@@ -258,11 +271,9 @@ def locate(location: str | Path | None) -> Path | None:
     if "://" in str(location):
         raise StoreError(f"the store {str(location)!r} is a URL: give the path of a file, or None to keep nothing.")
     try:
-        if "\0" in str(location):
-            raise ValueError("it has a zero byte")
         file = Path(location).expanduser().absolute()
         is_folder = file.is_dir()
-    except (OSError, ValueError, RuntimeError) as problem:  # it may be too long, or name an unknown user's home
+    except (OSError, ValueError, RuntimeError) as problem:  # too long, a zero byte, an unknown user's home
         raise StoreError(f"the store {str(location)[:400]!r} is no path of a file: {problem}.") from None
     if is_folder:
         raise StoreError(

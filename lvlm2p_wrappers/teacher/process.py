@@ -38,5 +38,5 @@ def _drain() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
-# Before threads are joined and LiteLLM closes its connections: what `atexit` alone calls comes after both.
+# Before the threads of executors end and LiteLLM closes its connections: `atexit` alone would come after both.
 getattr(threading, "_register_atexit", atexit.register)(_drain)

@@ -28,9 +28,6 @@ CLAIM_S = 120.0
 MOST_CHARS = 500
 """How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
 
-MOST_UNPACKED = 16
-"""How many questions may wait for the store with their pictures' pixels, which take up to megabytes."""
-
 T = TypeVar("T")
 
 
@@ -80,7 +77,6 @@ class Resolver:
         self._warned = False
         self._renewal: asyncio.TimerHandle | None = None
         self._thread = _store_thread()
-        self._lookups = asyncio.Semaphore(MOST_UNPACKED)
         self._unclaimed: deque[str] = deque()
 
     def requests(self, question: Question) -> tuple[Request, ...]:
@@ -166,13 +162,9 @@ class Resolver:
 
     async def _look_up(self, request: Request) -> Answer | bool:
         """The store's answer; without one, whether the question is ours to ask."""
-        if self._lookups.locked():
-            request.pack()
-        async with self._lookups:
-            if not self._offline:
-                return await self._in_store(partial(self._store.get_or_claim, request.key, seconds=CLAIM_S))
-            answer = await self._in_store(partial(self._store.get, request.key))
-        if answer is not None:
+        if not self._offline:
+            return await self._in_store(partial(self._store.get_or_claim, request.key, seconds=CLAIM_S))
+        if answer := await self._in_store(partial(self._store.get, request.key)):
             return answer
         missing = f"offline, and the store {self._store.path} has no answer of {request.model} to this"
         if not self._warned:

@@ -184,20 +184,27 @@ class Teacher(AbstractContextManager["Teacher"]):
         return [None if row is None else self._counted(row) for row in rows]
 
     async def _advise(self, view: View, prompts: PromptSet, pending: PendingAdvice) -> Advice:
-        """Both stages of one view."""
+        """Both stages of one view, no more views at a time than calls may be in flight.
+
+        A label is worth more than the beginning of another one; and what has not begun is not claimed, so that another
+        process may ask it.
+        """
         pending.task = asyncio.current_task()
         self._unread.release()
         started = time.perf_counter()
         self._views.add(hash((view.key(), view.history)))
+        if self._turns.locked():
+            view.pack()
         answers: list[Answered] = []
-        try:
-            if prompts.options.stages == 2:
-                answers.append(await self._resolver.answer(prompts.analysis(view)))
-            analysis = answers[0].text if answers else ""
-            answers.append(await self._resolver.answer(prompts.action(view, analysis)))
-        except (BadReplyError, TransportError) as error:
-            self._counts["failures"] += not error.remembered
-            raise
+        async with self._turns:
+            try:
+                if prompts.options.stages == 2:
+                    answers.append(await self._resolver.answer(prompts.analysis(view)))
+                analysis = answers[0].text if answers else ""
+                answers.append(await self._resolver.answer(prompts.action(view, analysis)))
+            except (BadReplyError, TransportError) as error:
+                self._counts["failures"] += not error.remembered
+                raise
         return Advice(
             probs=distribution(answers[-1].text, [action.name for action in prompts.actions(view.env_info)]),
             analysis=analysis,
@@ -334,8 +341,11 @@ class Teacher(AbstractContextManager["Teacher"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+    def __copy__(self) -> Teacher:
         return self  # two would have two budgets
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        return self
 
     def __reduce__(self) -> Any:
         return _of_this_process, (self.model, asdict(self._config))
@@ -370,6 +380,7 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._memory: dict[Hashable, PendingAdvice] = {}
         self._pending: set[PendingAdvice] = set()
         self._unread = threading.Semaphore(MOST_UNREAD)
+        self._turns = asyncio.Semaphore(config.concurrency)
 
 
 def _of_this_process(model: str, options: TeacherOptions) -> Teacher:

@@ -91,6 +91,11 @@ class View:
         digests = tuple(picture.digest for picture in self.pictures)  # type: ignore[union-attr]
         return (self.env_info, digests, self.mission, self.carrying)
 
+    def pack(self) -> None:
+        """Take little memory from now on: a question about the view is going to wait."""
+        for picture in self.pictures:
+            picture.pack()  # type: ignore[union-attr]
+
     def view(self, history: tuple[str, ...] = ()) -> View:
         """The same view with other last actions: a view that is already drawn serves as a viewer of it."""
         return replace(self, history=history)
