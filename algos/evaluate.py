@@ -1,4 +1,4 @@
-"""Plays a trained student without its teacher, exports it and times it; docs/ppo_lvlm2p.md explains the numbers.
+"""Plays a trained student without its teacher, exports it to ONNX and times it; docs/student.md explains the numbers.
 
 python algos/evaluate.py runs/MiniGrid-LavaGapS7-v0__ppo_lvlm2p__1__1790000000
 """
@@ -20,26 +20,29 @@ import torch
 import torch.nn as nn
 import tyro
 from rich.progress import Progress
+from scipy.stats import binomtest, bootstrap
 
-from lvlm2p_wrappers import AgentCentredObservation, TeacherError, UsageError
+from lvlm2p_wrappers import AgentCentredObservation, UsageError, command_line
 
 
 @dataclass
 class Args:
     """Which student, and how much it plays."""
 
-    run_dir: tyro.conf.Positional[Path]  # folder that a run of either script has left in runs/
+    run_dir: tyro.conf.Positional[Path]  # folder that a training script has left in runs/
     episodes: int = 500  # played twice: once greedily, once with sampled actions
     seed: int = 1_000_000  # of the first episode; the next ones have the next seeds
+    trust: bool = False  # import the Python module that the run's environment is in
 
-    def __post_init__(self):
-        for name, least in {"episodes": 1, "seed": 0}.items():
+    def check(self):
+        """Raise a UsageError that names the first value that cannot work."""
+        for name, least in {"episodes": 2, "seed": 0}.items():  # an interval needs two values
             if (value := getattr(self, name)) < least:
                 raise UsageError(f"--{name} {value}: give {least} or more")
 
 
 def make_env(env_id, idx, capture_video, run_name):
-    """Env number idx, as the student sees it."""
+    """Environment number idx, as the student sees it."""
     env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
     if capture_video and idx == 0:
         env = gym.wrappers.RecordVideo(env, f"videos/{run_name}")
@@ -67,18 +70,17 @@ class Agent(nn.Module):
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
 
-    def get_action_and_value(self, obs, action=None):
-        """As in CleanRL; and the policy's log-probabilities of all actions."""
-        hidden = self.network(obs.float())
-        policy = torch.distributions.Categorical(logits=self.actor(hidden), validate_args=False)
-        if action is None:
-            action = policy.sample()
-        return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1), policy.logits
-
-    def get_logprobs_and_value(self, obs):
-        """The policy's log-probabilities of all actions, of which none is drawn, and the value."""
+    def forward(self, obs):
+        """The log-probabilities of all actions, and the value."""
         hidden = self.network(obs.float())
         return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
+
+    def get_action_and_value(self, obs, action=None):
+        """As in CleanRL; and the log-probabilities of all actions."""
+        logprobs, value = self(obs)
+        policy = torch.distributions.Categorical(logits=logprobs, validate_args=False)
+        action = policy.sample() if action is None else action
+        return action, policy.log_prob(action), policy.entropy(), value, logprobs
 
 
 class Policy(nn.Module):
@@ -93,8 +95,12 @@ class Policy(nn.Module):
         return self.actor(self.network(obs.float()))
 
 
-def load_student(run_dir):
-    """The flags of a run, one env of its kind, and its student; a UsageError where there is none."""
+def load_student(run_dir, trust):
+    """The flags of a run, one environment of its kind, and its student. The file may be somebody else's: it is data.
+
+    Raises:
+        UsageError: if there is no student, or its environment is in a module that the user does not trust.
+    """
     if not (file := run_dir / "student.pt").is_file():
         way_out = "give the folder of a run in runs/, which has one as soon as the run has ended"
         if (run_dir / "checkpoint.pt").is_file():
@@ -103,10 +109,12 @@ def load_student(run_dir):
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         flags, weights = saved["args"], saved["student"]
+        if ":" in (env_id := flags["env_id"]) and not trust:
+            raise UsageError(f"{file}: its environment {env_id} is in a Python module; add --trust to import it")
         envs = gym.vector.SyncVectorEnv([lambda: make_env(flags["env_id"], 0, False, run_dir.name)])
         agent = Agent(envs)
         agent.load_state_dict(weights)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0] or "it is empty"
         raise UsageError(f"{file} holds no student of these scripts: {why}") from error
     return flags, envs, agent.eval()
@@ -127,19 +135,16 @@ def play(agent, envs, seeds, greedy, each):
 
 
 def share(hits):
-    """A share of cases, with Wilson's 95% interval (Wilson 1927)."""
-    n, p, z = len(hits), float(np.mean(hits)), 1.959964
-    centre, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    low, high = ((centre + side * half) / (1 + z**2 / n) for side in (-1, 1))
-    return {"value": p, "low": max(low, 0.0), "high": min(high, 1.0), "n": n}
+    """A share of episodes, with Wilson's 95% interval (Wilson 1927)."""
+    low, high = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
+    return {"value": float(np.mean(hits)), "low": float(low), "high": float(high), "n": len(hits)}
 
 
 def mean(values):
     """A mean, with the 95% interval of the percentile bootstrap (Efron 1979)."""
-    rng, n = np.random.default_rng(0), len(values)
-    means = [rng.choice(values, (500, n)).mean(axis=1) for _ in range(20)]  # in parts, to bound memory
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {"value": float(np.mean(values)), "low": float(low), "high": float(high), "n": n}
+    drawn = bootstrap((values,), np.mean, n_resamples=10_000, batch=500, method="percentile", rng=0)
+    low, high = drawn.confidence_interval
+    return {"value": float(np.mean(values)), "low": float(low), "high": float(high), "n": len(values)}
 
 
 def scores(agent, envs, args):
@@ -179,7 +184,7 @@ def export(policy, obs, file):
 
 
 def onnx_actor(file):
-    """What onnxruntime makes of the file, planes to an action's number; None without file or package."""
+    """The file's student by onnxruntime, from planes to an action's number; None without file or package."""
     try:
         import onnxruntime
     except ImportError:
@@ -209,9 +214,10 @@ def teacher_of(flags):
     A label takes a call of each stage, one after another: the mean latencies of the stages are added.
     """
     lvlm2p = shutil.which("lvlm2p", path=Path(sys.executable).parent)
-    if flags["lam"] == 0 or flags["store"] is None or lvlm2p is None:
+    store = flags["store"]
+    if flags["lam"] == 0 or lvlm2p is None or not (store == "default" or (store and Path(store).is_file())):
         return None
-    where = [] if flags["store"] == "default" else [f"--store={flags['store']}"]
+    where = [] if store == "default" else [f"--store={store}"]
     command = [lvlm2p, "store", "list", "--json", "--outcome=ok", f"--model={flags['model']}", "--limit=2000", *where]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     calls = json.loads(done.stdout) if done.returncode == 0 else []
@@ -226,7 +232,7 @@ def teacher_of(flags):
 
 def show(found, why_no_onnx):
     """Print the evaluation for people."""
-    print(f"{found['env_id']}, {found['exp_name']}, seed {found['run_seed']}: {found['episodes']} episodes a line")
+    print(f"{found['env_id']}, {found['exp_name']!r}, seed {found['run_seed']}: {found['episodes']} episodes a line")
     for way in ("greedy", "sampled"):
         line = "  ".join(
             f"{name} {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
@@ -245,14 +251,16 @@ def show(found, why_no_onnx):
 
 
 def main(args):
-    """Evaluate one student; returns what evaluation.json says."""
+    """Evaluate one student; returns what student.json says."""
+    args.check()
     torch.set_num_threads(1)
-    flags, envs, agent = load_student(args.run_dir)
+    flags, envs, agent = load_student(args.run_dir, args.trust)
     played, policy = scores(agent, envs, args), Policy(agent).eval()
     obs, _ = envs.reset(seed=args.seed)
     envs.close()
     files = args.run_dir / "student.pt", args.run_dir / "student.onnx"
-    files[1].unlink(missing_ok=True)  # an older one may be of other weights
+    for file in (files[1], args.run_dir / "student.json"):
+        file.unlink(missing_ok=True)  # an older one may be of other weights
     why_no_onnx = export(policy, obs, files[1])
     actors = {"torch": lambda obs: policy(torch.as_tensor(obs)).argmax(-1), "onnxruntime": onnx_actor(files[1])}
     found = {
@@ -267,21 +275,11 @@ def main(args):
         "us_per_action": {name: act and us_per_action(act, obs) for name, act in actors.items()},
         "teacher": teacher_of(flags),
     }
-    (args.run_dir / "evaluation.json").write_text(json.dumps(found, indent=2) + "\n")
+    (args.run_dir / "student.json").write_text(json.dumps(found, indent=2) + "\n")
     show(found, why_no_onnx)
     return found
 
 
-def cli():
-    """Run the command line; every mistake of the user ends in one short message."""
-    try:
-        main(tyro.cli(Args))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (TeacherError, gym.error.Error) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError | gym.error.Error) else 1)
-
-
 if __name__ == "__main__":
-    cli()
+    with command_line({}):
+        main(tyro.cli(Args))

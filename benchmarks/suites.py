@@ -88,20 +88,16 @@ PLAIN = {
     },
 }
 
-# The paper's method: the labels of a rollout are learnt from once, in its update. Rollouts are the scripts' own.
-PAPER = {"ppo": {"lam": 1}, "a2c": {"lam": 1}}
-_REPLAY = {"lam": 1, "num-envs": 8, "lam-decay-steps": 6000, "label-temperature": 0.5, "distrust-fatal": True}
-BEST = {
-    "ppo": _REPLAY | {"num-steps": 32, "num-minibatches": 2, "replay-minibatches": 32, "num-steps-alone": 128},
-    "a2c": _REPLAY | {"num-steps": 16, "replay-minibatches": 16, "learning-rate": 1e-3, "gae-lambda": 0.95},
-}
-LEARNT = {"paper": PAPER["ppo"], "best": BEST["ppo"]}
+# The flags of the paper's method and of ours, both with the defaults of their scripts.
+PAPER, BEST = {"lam": 1}, {}
+# The paper's method as a setting of PPO's script with label replay, which alone can ask about a share of the frames.
+PAPER_SHARED = {"num-envs": 4, "num-steps": 64, "num-minibatches": 4}
+PAPER_SHARED |= {"lam-decay-steps": 0, "label-temperature": 1, "replay-minibatches": 0}
 PARTS = {
     "label replay": {"replay-minibatches": 0},
     "decay": {"lam-decay-steps": 0},
     "short rollouts": {"num-steps": 128, "num-minibatches": 8, "replay-minibatches": 128},
     "sharpened labels": {"label-temperature": 1},
-    "distrust": {"distrust-fatal": False},
 }
 # Where parts, teachers and labels are taken away.
 ABLATED = ("LavaGapS7", "GoToDoor-6x6")
@@ -117,6 +113,7 @@ class Cell:
     Attributes:
         method: what the cell shows, in the words of the tables.
         flags: the script's flags.
+        replay: whether the script is the one with label replay.
         frames_after_solved: how many frames after reaching the threshold a run may end (None: at its horizon).
         is_race: whether a run may end once it is behind one of another method on the same task and seed.
     """
@@ -126,6 +123,7 @@ class Cell:
     method: str
     seed: int
     flags: dict = field(hash=False)
+    replay: bool = False
     frames: int = HORIZON
     frames_after_solved: int | None = None
     is_race: bool = False
@@ -138,7 +136,7 @@ class Cell:
         for name, value in flags.items():
             on_or_off = {True: [f"--{name}"], False: [f"--no-{name}"]}
             words += on_or_off[value] if isinstance(value, bool) else [f"--{name}", shlex.quote(str(value))]
-        return f"python algos/{self.algo}_lvlm2p.py {' '.join(words)}"
+        return f"python algos/{self.algo}_lvlm2p{'_replay' if self.replay else ''}.py {' '.join(words)}"
 
     @property
     def id(self):
@@ -160,7 +158,8 @@ def plain(task, algo, setting, seed, **rules):
 
 def taught(task, algo, method, seed, flags, error=None, **rules):
     """A run with the embedded teacher, whose mistakes are other ones for each seed."""
-    return Cell(task, algo, method, seed, {**flags, "model": task.teacher(seed, error)}, **rules)
+    replay = method.startswith("best") or "ask-share" in flags
+    return Cell(task, algo, method, seed, {**flags, "model": task.teacher(seed, error)}, replay, **rules)
 
 
 def tune(rows):
@@ -192,8 +191,8 @@ def headline(_rows):
             if task.name in PLAIN[algo]:
                 yield replace(plain(task, algo, PLAIN[algo][task.name], seed, frames=FOLLOWED), method="plain")
             # Its teacher is asked at every frame for ever, so that it is followed a little beyond the threshold only.
-            yield taught(task, algo, "paper", seed, PAPER[algo], frames=FOLLOWED, frames_after_solved=10_000)
-            yield taught(task, algo, "best", seed, BEST[algo], frames=FOLLOWED)
+            yield taught(task, algo, "paper", seed, PAPER, frames=FOLLOWED, frames_after_solved=10_000)
+            yield taught(task, algo, "best", seed, BEST, frames=FOLLOWED)
 
 
 def threshold(_rows):
@@ -206,7 +205,7 @@ def threshold(_rows):
                     plain(task, algo, setting, seed, frames_after_solved=0, is_race=seed == 1), method="plain"
                 )
             for method, flags in (("paper", PAPER), ("best", BEST)):
-                yield taught(task, algo, method, seed, flags[algo], frames_after_solved=0)
+                yield taught(task, algo, method, seed, flags, frames_after_solved=0)
 
 
 def whole(cells):
@@ -218,10 +217,10 @@ def ablation(_rows):
     """The paper's Fig. 4, and the best method with each of its parts taken away."""
     yield from whole(threshold(_rows))
     for seed, name in itertools.product((1, 2, 3), ABLATED):
-        task, paper, best = TASKS[name], PAPER["ppo"], BEST["ppo"]
-        methods = {f"paper, lambda {lam}": paper | {"lam": lam} for lam in (0.1, 0.5, 2, 5)}
-        methods |= {"paper, hard labels": paper | {"labels": "hard"}, "paper, no RL": paper | {"rl-coef": 0}}
-        methods |= {f"best without {part}": best | without for part, without in PARTS.items()}
+        task = TASKS[name]
+        methods = {f"paper, lambda {lam}": {"lam": lam} for lam in (0.1, 0.5, 2, 5)}
+        methods |= {"paper, hard labels": PAPER | {"label-type": "hard"}}
+        methods |= {f"best without {part}": without for part, without in PARTS.items()}
         for method, flags in methods.items():
             yield taught(task, "ppo", method, seed, flags, frames=30_000, frames_after_solved=0)
         # Four epochs of two minibatches, and the 32 that the best method replays.
@@ -245,27 +244,23 @@ def worse_teachers(rows):
     for seed, name in itertools.product((1, 2, 3), ABLATED):
         task = TASKS[name]
         # The paper's method asks about every frame to the end, which takes several times as long.
-        yield taught(task, "ppo", "paper, teacher 0.96", seed, PAPER["ppo"], frames=60_000)
+        yield taught(task, "ppo", "paper, teacher 0.96", seed, PAPER, frames=60_000)
         for success, errors in ERRORS.items():
             for method, flags, frames in (("paper", PAPER, 60_000), ("best", BEST, FOLLOWED)):
-                yield taught(
-                    task, "ppo", f"{method}, teacher {success}", seed, flags["ppo"], errors[name], frames=frames
-                )
-        trusting = BEST["ppo"] | PARTS["distrust"]
-        yield taught(
-            task, "ppo", "best without distrust, teacher 0.6", seed, trusting, ERRORS["0.6"][name], frames=60_000
-        )
+                yield taught(task, "ppo", f"{method}, teacher {success}", seed, flags, errors[name], frames=frames)
 
 
 def fewer_labels():
     """The same two where only a share of the frames is asked about; the best one with a tenth on all four tasks."""
     # Labels that come in a tenth as fast may be learnt from for longer.
-    methods = LEARNT | {"best, slow decay": BEST["ppo"] | {"lam-decay-steps": 24_000}}
+    methods = {"paper": PAPER, "best": BEST, "best, slow decay": {"lam-decay-steps": 24_000}}
     for seed, task, method, share in itertools.product((1, 2, 3), TASKS.values(), methods, (1, *SHARES)):
         if task.name in ABLATED or (method != "paper" and share in (1, min(SHARES))):
-            fewer = {} if share == 1 else {"ask-share": share}
+            flags = methods[method]
+            if share < 1:
+                flags = (PAPER_SHARED if method == "paper" else flags) | {"ask-share": share}
             rules = {"frames": HORIZON if share == 1 else 60_000, "frames_after_solved": 0}
-            yield taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, methods[method] | fewer, **rules)
+            yield taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, flags, **rules)
 
 
 def smoke(_rows):
@@ -273,8 +268,8 @@ def smoke(_rows):
     task = Task("MiniGrid-Empty-5x5-v0", 0.9, 0.0)
     for algo, seed in itertools.product(ALGOS, (1, 2)):
         yield Cell(task, algo, "plain", seed, {"lam": 0}, frames=2000)
-        yield taught(task, algo, "paper", seed, PAPER[algo], frames=2000, frames_after_solved=0)
-        yield taught(task, algo, "best", seed, BEST[algo], frames=2000)
+        yield taught(task, algo, "paper", seed, PAPER, frames=2000, frames_after_solved=0)
+        yield taught(task, algo, "best", seed, BEST, frames=2000)
 
 
 SUITES = {suite.__name__: suite for suite in (tune, threshold, headline, ablation, quality, smoke)}

@@ -10,7 +10,8 @@ import pytest
 import tyro
 
 from lvlm2p_wrappers.cli import main
-from tests.algos.scripts import a2c, evaluate, ppo, train
+from tests.algos import scripts as training
+from tests.algos.scripts import evaluate, ppo, train
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +59,7 @@ def scripts():
 @pytest.mark.parametrize(("folder", "name", "flags"), scripts())
 def test_every_script_that_a_page_names_takes_the_flags_shown(folder, name, flags):
     if folder == "algos":
-        args = {"ppo_lvlm2p.py": ppo, "a2c_lvlm2p.py": a2c, "evaluate.py": evaluate}[name].Args
+        args = training.load(name.removesuffix(".py")).Args
         with pytest.raises(SystemExit, match="0") if "--help" in flags else contextlib.nullcontext():
             tyro.cli(args, args=flags)
     else:

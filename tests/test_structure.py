@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "teacher": {"client", "errors", "picture", "prompts", "records", "schemas", "store", "views"},
     "wrapper": {"errors", "schemas", "teacher", "views"},
     "vector": {"advice_panel", "errors", "schemas", "teacher", "views", "wrapper"},
+    "training_run": {"errors", "redaction", "teacher"},
     "evaluation": {"embedded_teacher", "errors", "output_file", "picture", "records", "schemas", "teacher", "views"},
     "report": {"errors", "evaluation", "picture", "records", "schemas", "store", "units", "views"},
 }
@@ -90,8 +91,8 @@ def test_the_scripts_import_public_names_only():
 )
 def test_files_and_functions_stay_short(path):
     source = path.read_text()
-    # A script holds in one file what a package would spread over several.
-    assert source.count("\n") <= (580 if path.parent.name == "algos" else 400)
+    # Our own method takes more lines than the paper's, and a script holds it in one file.
+    assert source.count("\n") <= (450 if path.stem.endswith("_replay") else 400)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name

@@ -1,4 +1,4 @@
-"""Tests that take `script` hold for every algorithm. What the scripts share literally may be tested on one of them."""
+"""Tests that take `script` hold for every script, those that take `replay` for those with label replay."""
 
 import gymnasium as gym
 import pytest
@@ -7,11 +7,16 @@ from minigrid.core.mission import MissionSpace
 from minigrid.core.world_object import Ball
 from minigrid.minigrid_env import MiniGridEnv
 
-from tests.algos.scripts import a2c, ppo
+from tests.algos.scripts import a2c, a2c_replay, ppo, ppo_replay
 
 
-@pytest.fixture(params=[ppo, a2c], ids=["ppo", "a2c"])
+@pytest.fixture(params=[ppo, a2c, ppo_replay, a2c_replay], ids=lambda script: script.ALGO)
 def script(request):
+    return request.param
+
+
+@pytest.fixture(params=[ppo_replay, a2c_replay], ids=lambda script: script.ALGO)
+def replay(request):
     return request.param
 
 

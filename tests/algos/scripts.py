@@ -1,4 +1,4 @@
-"""The scripts in algos/ as modules, and small runs of them."""
+"""The scripts in algos/ as modules, and small runs of them; with these flags a replay script is its paper script."""
 
 import csv
 import importlib.util
@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import torch
+import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lvlm2p_wrappers import command_line
+
 ALGOS = Path(__file__).parents[2] / "algos"
-SMALL = {
-    "ppo": {"num_envs": 2, "num_steps": 32, "num_minibatches": 2, "update_epochs": 2},
-    "a2c": {"num_envs": 2, "num_steps": 32},
-}
+PPO = {"num_envs": 2, "num_steps": 32, "num_minibatches": 2, "update_epochs": 2}
+A2C = {"num_envs": 2, "num_steps": 32}
+REPLAY = {"num_steps_alone": 32, "lam_decay_steps": 0, "label_temperature": 1, "replay_minibatches": 0}
+SMALL = {"ppo_lvlm2p": PPO, "a2c_lvlm2p": A2C, "ppo_lvlm2p_replay": PPO | REPLAY, "a2c_lvlm2p_replay": A2C | REPLAY}
 
 
 def load(name):
@@ -22,7 +25,8 @@ def load(name):
     return module
 
 
-ppo, a2c, evaluate = map(load, ("ppo_lvlm2p", "a2c_lvlm2p", "evaluate"))
+ppo, a2c, ppo_replay, a2c_replay = map(load, SMALL)
+evaluate = load("evaluate")
 
 
 def train(script, **flags):
@@ -40,7 +44,7 @@ def resume(script, run_dir, **flags):
 
 
 def loss_of(script):
-    return getattr(script, f"{script.ALGO}_loss")
+    return getattr(script, f"{script.ALGO[:3]}_loss")
 
 
 def curve_of(run_dir):
@@ -54,7 +58,7 @@ def scalars_of(run_dir):
 
 
 def checkpoint_of(run_dir):
-    return torch.load(run_dir / "checkpoint.pt", weights_only=False)
+    return torch.load(run_dir / "checkpoint.pt", weights_only=True)
 
 
 def student_of(run_dir):
@@ -70,7 +74,8 @@ def called(script, monkeypatch, capsys, *flags):
     monkeypatch.setattr(sys, "argv", command(script, *flags)[1:])
     code = 0
     try:
-        script.cli()
+        with command_line(getattr(script, "GONE", {})):
+            script.cli() if hasattr(script, "cli") else script.main(tyro.cli(script.Args))
     except SystemExit as end:
         code = end.code
     return code, " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -2,36 +2,46 @@
 
 import ast
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
 
-from tests.algos.scripts import a2c, evaluate, ppo
+from tests.algos.scripts import a2c, a2c_replay, evaluate, ppo, ppo_replay
 
-OWN = {"Args", "Batch", "make_batch", "ppo_loss", "a2c_loss", "update"}
+SCRIPTS = [ppo, a2c, ppo_replay, a2c_replay]
+OF_ALGORITHM = {"ALGO", "Args", "Batch", "make_batch", "ppo_loss", "a2c_loss", "update"}
+OF_METHOD = {"ALGO", "Args", "REPLAY", "GONE", "Labels", "make_envs", "collect", "gather_labels", "save_checkpoint"}
+OF_METHOD |= {"train", "main"}
 
 
 def sources(script):
-    """The text of every function, class and named tuple of a script, by its name."""
+    """The text of every function, class and constant of a script, by its name."""
     text = Path(script.__file__).read_text()
     found = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found[node.name] = ast.get_source_segment(text, node)
-        elif isinstance(node, ast.Assign) and node.targets[0].id != "ALGO":
-            found[node.targets[0].id] = ast.get_source_segment(text, node)
+        elif isinstance(node, ast.Assign | ast.AugAssign):
+            name = (node.target if isinstance(node, ast.AugAssign) else node.targets[0]).id
+            found[name] = found.get(name, "") + ast.get_source_segment(text, node)
     return found
 
 
-def test_both_algorithms_share_all_but_their_own_parts_literally():
-    ours, theirs = sources(ppo), sources(a2c)
-    assert ours.keys() | theirs.keys() > OWN
-    assert ours.keys() - OWN == theirs.keys() - OWN
-    for name in ours.keys() - OWN:
+def the_same_but_for(ours, theirs, own):
+    assert ours.keys() - own == theirs.keys() - own
+    for name in ours.keys() - own:
         assert ours[name] == theirs[name], name
 
 
-def test_the_evaluation_has_the_student_and_its_env_literally_from_the_algorithms():
+@pytest.mark.parametrize(("one", "other"), itertools.combinations(SCRIPTS, 2))
+def test_scripts_differ_in_what_belongs_to_their_algorithm_and_their_method_alone(one, other):
+    own = OF_ALGORITHM if one.ALGO[:3] != other.ALGO[:3] else set()
+    own = own | (OF_METHOD if one.ALGO.endswith("replay") != other.ALGO.endswith("replay") else set())
+    the_same_but_for(sources(one), sources(other), own)
+
+
+def test_the_evaluation_has_the_student_and_its_environment_word_for_word_from_the_scripts():
     ours, theirs = sources(evaluate), sources(ppo)
     copied = ours.keys() & theirs.keys() - {"Args", "main", "cli"}
     assert copied == {"make_env", "layer_init", "Agent"}
@@ -39,20 +49,31 @@ def test_the_evaluation_has_the_student_and_its_env_literally_from_the_algorithm
         assert ours[name] == theirs[name], name
 
 
-def test_the_flags_around_the_teacher_are_the_same_for_both_algorithms():
-    of_teacher = [sources(script)["Args"].split("    model: str")[1].split("    def ")[0] for script in (ppo, a2c)]
-    assert of_teacher[0] == of_teacher[1]
-    assert "resume" in of_teacher[0]
+@pytest.mark.parametrize("scripts", [(ppo, a2c), (ppo_replay, a2c_replay)], ids=["paper", "replay"])
+def test_the_flags_around_the_teacher_are_the_same_for_both_algorithms(scripts):
+    ours, theirs = (
+        [line.partition("=")[0] + line.partition("#")[2] for line in text.splitlines()]
+        for text in (sources(script)["Args"].split("    model: str")[1].split("    def ")[0] for script in scripts)
+    )
+    assert ours == theirs
+    assert any("resume" in line for line in ours)
 
 
-@pytest.mark.parametrize("script", [ppo, a2c, evaluate], ids=["ppo", "a2c", "evaluate"])
+def test_the_papers_scripts_have_no_way_to_learn_beyond_its_ablations():
+    ours, papers = ({field.name for field in dataclasses.fields(script.Args)} for script in (ppo_replay, ppo))
+    assert papers - ours == {"label_type"}
+    learning = {"lam_decay_steps", "label_temperature", "ask_share", "num_steps_alone"}
+    assert ours - papers == learning | {"replay_minibatches", "replay_batch", "replay_size"}
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, evaluate], ids=lambda script: Path(script.__file__).stem)
 def test_every_flag_is_read_and_explained(script):
     text = Path(script.__file__).read_text()
     nodes = {node.name: node for node in ast.parse(text).body if hasattr(node, "name")}
     read = {
         node.attr
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args"
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args")
     }
     if "make_envs" in nodes:  # where the teacher's options are read by their names
         read |= {node.value for node in ast.walk(nodes["make_envs"]) if isinstance(node, ast.Constant)}

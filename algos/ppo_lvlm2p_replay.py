@@ -1,0 +1,450 @@
+"""PPO that keeps a vision-language teacher's labels and replays them (LVLM2P); docs/ppo_lvlm2p_replay.md."""
+
+import copy
+import io
+import itertools
+import os
+from collections import defaultdict, namedtuple
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn as nn
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+
+from lvlm2p_wrappers import AgentCentredObservation, TrainingRun, UsageError, VectorTeacherWrapper, command_line
+
+ALGO = "ppo_lvlm2p_replay"
+# Flags of version 0.1.0, and what has become of them.
+GONE = dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef"), "is gone: it did not help")
+GONE |= {"labels": f"is called --label-type now, a flag of algos/{ALGO.removesuffix('_replay')}.py"}
+
+
+@dataclass
+class Args:
+    """Flags and defaults; those before `model` are CleanRL's."""
+
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    seed: int = 1  # seed of the experiment
+    torch_deterministic: bool = True  # if toggled, `torch.backends.cudnn.deterministic=True`
+    cuda: bool = True  # use the GPU where there is one
+    track: bool = False  # if toggled, this experiment will be tracked with Weights and Biases
+    wandb_project_name: str = "lvlm2p"  # the wandb's project name
+    wandb_entity: str | None = None  # the entity (team) of wandb's project
+    capture_video: bool = False  # whether to record the first environment into videos/ (needs moviepy)
+
+    env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of a MiniGrid or BabyAI environment
+    total_timesteps: int = 30_000  # total timesteps of the experiment, all environments together
+    learning_rate: float = 1e-3  # the learning rate of the optimizer
+    num_envs: int = 8  # the number of parallel game environments
+    num_steps: int = 32  # the number of steps to run in each environment per policy rollout
+    num_steps_alone: int = 128  # the number of steps once lam is 0
+    anneal_lr: bool = False  # toggle learning rate annealing to zero over total-timesteps
+    gamma: float = 0.99  # the discount factor gamma
+    gae_lambda: float = 0.95  # the lambda for the general advantage estimation
+    num_minibatches: int = 2  # the number of mini-batches
+    update_epochs: int = 4  # the K epochs to update the policy
+    norm_adv: bool = True  # toggles advantages normalization, per mini-batch
+    clip_coef: float = 0.2  # the surrogate clipping coefficient
+    clip_vloss: bool = True  # toggles whether or not to use a clipped loss for the value function, as per the paper
+    ent_coef: float = 0.01  # coefficient of the entropy
+    vf_coef: float = 0.5  # coefficient of the value function
+    max_grad_norm: float = 0.5  # the maximum norm for the gradient clipping
+    target_kl: float | None = None  # the target KL divergence threshold, at which an update stops
+
+    model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
+    prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
+    store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
+    concurrency: int = 16  # the most calls to the teacher's provider in flight
+    rpm: int | None = None  # rate limit: the most calls a minute
+    budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
+    budget_calls: int | None = None  # the most calls; then training goes on without new labels
+    offline: bool = False  # answer from the store alone
+    lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain reinforcement learning without a teacher
+    lam_decay_steps: int = 6000  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
+    label_temperature: float = 0.5  # labels are raised to the power of its inverse: below 1 they are sharpened
+    ask_share: float = 1.0  # share of the frames to ask about; below 1 those with new views, each asked about once
+    replay_minibatches: int = 32  # minibatches of labels bought so far, after each rollout (0: no label replay)
+    replay_batch: int = 256  # labels in each of them
+    replay_size: int = 20_000  # how many views' labels are kept for that, the last ones
+    samples_every: int = 50  # updates between logged pictures of the distributions of teacher and student (0: none)
+    checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
+    resume: str | None = None  # folder of a run to continue: its flags, its weights, its curve
+
+    def check(self):
+        """Raise a UsageError that names the first value that cannot work."""
+        at_least = {name: 0 for name, value in vars(self).items() if isinstance(value, int | float)}
+        at_least |= dict.fromkeys(("num_envs", "num_steps", "num_minibatches", "update_epochs", "concurrency"), 1)
+        at_least |= dict.fromkeys(("num_steps_alone", "replay_batch", "replay_size"), 1)
+        at_least["label_temperature"] = 0.1  # with less, powers of probabilities are no floats any more
+        at_least["total_timesteps"] = self.batch_size
+        for name, least in at_least.items():
+            if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails, too
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+        for name in ("ask_share", "gamma", "gae_lambda"):
+            if (value := getattr(self, name)) > 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give at most 1")
+        if (most := self.batch_size // 2) < (given := self.num_minibatches):  # one row alone cannot be normalized
+            raise UsageError(f"--num-minibatches {given}: give at most {most}, half of a rollout's frames")
+
+    @property
+    def batch_size(self):
+        """Frames of a rollout."""
+        return self.num_envs * self.num_steps
+
+
+# What may change when a run is resumed: its length and its means, and not what it learns.
+RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"}
+RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
+
+
+def make_env(env_id, idx, capture_video, run_name):
+    """Environment number idx, as the student sees it."""
+    env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
+    if capture_video and idx == 0:
+        env = gym.wrappers.RecordVideo(env, f"videos/{run_name}")
+    env = gym.wrappers.RecordEpisodeStatistics(env)
+    return AgentCentredObservation(env)
+
+
+def make_envs(args, run_name):
+    """The vector environment; with lam above 0 under the teacher's wrapper."""
+    # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
+    envs = gym.vector.SyncVectorEnv(
+        [lambda i=i: make_env(args.env_id, i, args.capture_video, run_name) for i in range(args.num_envs)],
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+    )
+    if args.lam == 0:
+        return envs
+    # Questions go out while the environments run; gather() waits for the answers after each rollout.
+    names = "prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"
+    options = {name: getattr(args, name) for name in names}
+    return VectorTeacherWrapper(envs, args.model, defer=True, ask="manual", on_error="skip", **options)
+
+
+def layer_init(layer, std=2**0.5):
+    """Orthogonal initialisation."""
+    nn.init.orthogonal_(layer.weight, std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Agent(nn.Module):
+    """The student: two small convolutions over the agent-centred planes; an actor and a critic share them."""
+
+    def __init__(self, envs):
+        super().__init__()
+        planes, height, width = envs.single_observation_space.shape
+        conv1 = layer_init(nn.Conv2d(planes, 32, 3, padding=1))
+        conv2 = layer_init(nn.Conv2d(32, 32, 3))
+        dense = layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128))
+        self.network = nn.Sequential(conv1, nn.ReLU(), conv2, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
+        self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
+        self.critic = layer_init(nn.Linear(128, 1), std=1)
+
+    def forward(self, obs):
+        """The log-probabilities of all actions, and the value."""
+        hidden = self.network(obs.float())
+        return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
+
+    def get_action_and_value(self, obs, action=None):
+        """As in CleanRL; and the log-probabilities of all actions."""
+        logprobs, value = self(obs)
+        policy = torch.distributions.Categorical(logits=logprobs, validate_args=False)
+        action = policy.sample() if action is None else action
+        return action, policy.log_prob(action), policy.entropy(), value, logprobs
+
+
+# Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
+Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
+# What an update learns from; one row a frame.
+Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teacher_probs teacher_mask")
+
+
+def collect(agent, envs, next_obs, next_done, num_steps, run, ask):
+    """Play num_steps steps in every environment, after `ask`; returns them, and what comes after."""
+    steps = []
+    for _ in range(num_steps):
+        ask(envs, next_obs, run.global_step)
+        with torch.no_grad():
+            action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
+        obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
+        run.step(reward, infos)  # ends the run here if Ctrl-C or SIGTERM asks for it
+        steps.append((next_obs, next_done, action, logprob, value, torch.as_tensor(reward).to(value)))
+        # MiniGrid's time limit is part of the task, nothing can be earned after it: both ends stop the value.
+        next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
+    return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
+
+
+def gather_labels(envs, args, rollout, run):
+    """The labels of a rollout, (num_steps, num_envs, n_actions), and the mask of the frames that have one."""
+    if args.lam == 0:
+        nothing = torch.zeros(*rollout.dones.shape, envs.single_action_space.n)
+        return nothing, nothing.any(-1)
+    with run.waiting():
+        probs, mask = map(torch.as_tensor, envs.gather())
+    probs = probs ** (1 / args.label_temperature)
+    return probs / probs.sum(-1, keepdim=True).clamp(min=1e-30), mask
+
+
+def compute_gae(rollout, next_value, next_done, args):
+    """Generalized advantage estimation (Schulman et al. 2016); advantages and returns, each (num_steps, num_envs)."""
+    advantages, advantage = torch.zeros_like(rollout.rewards), 0
+    for t in reversed(range(len(rollout.rewards))):
+        goes_on = 1 - next_done
+        delta = rollout.rewards[t] + args.gamma * next_value * goes_on - rollout.values[t]
+        advantages[t] = advantage = delta + args.gamma * args.gae_lambda * goes_on * advantage
+        next_value, next_done = rollout.values[t], rollout.dones[t]
+    return advantages, advantages + rollout.values
+
+
+def distillation_loss(teacher_probs, student_logprobs, mask):
+    """Mean of KL(teacher || student) over the rows with a label (mask True); 0 where there are none."""
+    teacher_probs, student_logprobs = teacher_probs[mask], student_logprobs[mask]
+    kl = torch.special.xlogy(teacher_probs, teacher_probs) - teacher_probs * student_logprobs  # xlogy: 0 log 0 = 0
+    return kl.sum() / max(len(kl), 1)
+
+
+def make_batch(rollout, *columns):
+    """A rollout with its advantages, returns and labels, one row a frame."""
+    columns = (rollout.obs, rollout.actions, rollout.logprobs, rollout.values, *columns)
+    return Batch(*(column.flatten(0, 1).to(rollout.obs.device) for column in columns))
+
+
+def ppo_loss(agent, batch, args, lam):
+    """PPO's clipped loss plus lam times the distillation loss; and what is logged of it."""
+    _, logprob, entropy, value, student = agent.get_action_and_value(batch.obs, batch.actions)
+    logratio = logprob - batch.logprobs
+    ratio = logratio.exp()
+    advantages = batch.advantages
+    if args.norm_adv:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    pg_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)).mean()
+    v_loss = (value - batch.returns) ** 2
+    if args.clip_vloss:
+        v_clipped = batch.values + (value - batch.values).clamp(-args.clip_coef, args.clip_coef)
+        v_loss = torch.max(v_loss, (v_clipped - batch.returns) ** 2)
+    v_loss = 0.5 * v_loss.mean()
+    loss = pg_loss - args.ent_coef * entropy.mean() + args.vf_coef * v_loss
+    measured = {
+        "losses/value_loss": v_loss.item(),
+        "losses/policy_loss": pg_loss.item(),
+        "losses/entropy": entropy.mean().item(),
+        "losses/old_approx_kl": (-logratio).mean().item(),
+        "losses/approx_kl": ((ratio - 1) - logratio).mean().item(),  # http://joschu.net/blog/kl-approx.html
+        "losses/clipfrac": ((ratio - 1.0).abs() > args.clip_coef).float().mean().item(),
+    }
+    if lam > 0 and batch.teacher_mask.any():
+        kl = distillation_loss(batch.teacher_probs, student, batch.teacher_mask)
+        loss = loss + lam * kl
+        favourite = batch.teacher_probs.gather(-1, student.argmax(-1, keepdim=True)).squeeze(-1)
+        agree = favourite > batch.teacher_probs.amax(-1) - 1e-6  # with ties, any of the best will do
+        measured |= {"teacher/kl": kl.item(), "teacher/agreement": agree[batch.teacher_mask].float().mean().item()}
+    return loss, measured
+
+
+def descend(agent, optimizer, loss, args):
+    """One step of the optimizer."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+    optimizer.step()
+
+
+def update(agent, optimizer, batch, args, lam):
+    """Some epochs of minibatches over one batch; returns the mean of each thing measured."""
+    measured = defaultdict(list)
+    for _ in range(args.update_epochs):
+        for rows in torch.randperm(len(batch.obs), device=batch.obs.device).tensor_split(args.num_minibatches):
+            loss, values = ppo_loss(agent, Batch(*(column[rows] for column in batch)), args, lam)
+            descend(agent, optimizer, loss, args)
+            for name, value in values.items():
+                measured[name].append(value)
+        if args.target_kl is not None and values["losses/approx_kl"] > args.target_kl:
+            break
+    return {name: float(np.mean(values)) for name, values in measured.items()}
+
+
+class Labels:
+    """The last labels, one for each view, to learn from again (DAgger's aggregation, Ross et al. 2011)."""
+
+    def __init__(self, envs, args):
+        self.shape, self.args = envs.single_observation_space.shape, args
+        self.kept = {}  # the label of each view: (n_actions,) by the bytes of the observation
+        self.asked_now = set()  # views asked about in the present rollout
+        self.asked = 0  # frames asked about so far
+
+    def ask(self, envs, obs, global_step):
+        """Ask about the current observations; with --ask-share below 1 only about views without a label, each once."""
+        if self.args.ask_share == 1:
+            envs.ask(np.ones(len(obs), dtype=bool))
+            return
+        views = [view.tobytes() for view in obs.cpu().numpy()]
+        new = {view: row for row, view in enumerate(views) if view not in self.kept and view not in self.asked_now}
+        # The share is of all frames so far: what one rollout leaves is there for the next one.
+        allowance = int(self.args.ask_share * (global_step + len(views))) - self.asked
+        drawn = [[*new][place] for place in torch.randperm(len(new))[: max(allowance, 0)].tolist()]
+        envs.ask(np.isin(np.arange(len(views)), [new[view] for view in drawn]))
+        self.asked_now.update(drawn)
+        self.asked += len(drawn)
+
+    def keep(self, rollout, probs, mask):
+        """Keep a rollout's labels, (num_steps, num_envs, n_actions), where the mask is True."""
+        self.asked_now.clear()
+        if self.args.replay_minibatches:
+            views = (view.tobytes() for view in rollout.obs.flatten(0, 1).cpu().numpy())
+            self.kept |= itertools.compress(zip(views, probs.flatten(0, 1), strict=True), mask.flatten().tolist())
+            self.kept = dict([*self.kept.items()][-self.args.replay_size :])
+
+    def learn(self, agent, optimizer, lam):
+        """Some minibatches of the distillation loss over labels drawn from those kept; returns its mean."""
+        if not (self.args.replay_minibatches and self.kept):
+            return {}
+        kept, losses, device = [*self.kept.items()], [], next(agent.parameters()).device
+        # The critic shares most of the weights. It is held at its values, as Phasic Policy Gradient (Cobbe et al. 2021)
+        # holds the policy: with a critic that is worth nothing, reinforcement ruins the student once lam has fallen.
+        before = copy.deepcopy(agent)
+        for _ in range(self.args.replay_minibatches):
+            rows = torch.randint(len(kept), (self.args.replay_batch,))
+            views, probs = zip(*(kept[row] for row in rows.tolist()), strict=True)
+            obs = torch.frombuffer(bytearray().join(views), dtype=torch.uint8).view(-1, *self.shape).to(device)
+            student, value = agent(obs)
+            with torch.no_grad():
+                _, value_before = before(obs)
+            kl = distillation_loss(torch.stack(probs).to(device), student, torch.ones_like(rows, dtype=torch.bool))
+            v_loss = 0.5 * ((value - value_before) ** 2).mean()
+            descend(agent, optimizer, lam * kl + self.args.vf_coef * v_loss, self.args)
+            losses.append(kl.item())
+        return {"teacher/replay_kl": float(np.mean(losses))}
+
+
+def save(run, name, content):
+    """Write tensors and plain values into the run's folder."""
+    torch.save(content, buffer := io.BytesIO())
+    run.write(name, buffer.getvalue())
+
+
+def save_checkpoint(args, agent, optimizer, run, labels):
+    """Keep all that a killed run needs to be resumed."""
+    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict()}
+    learnt["rng"] = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+    learnt["labels"] = labels.kept, labels.asked
+    save(run, "checkpoint.pt", {"algo": ALGO, "args": vars(args), **learnt, "run": run.state()})
+
+
+def load_checkpoint(run_dir):
+    """What `save_checkpoint` kept of a run. The file may be somebody else's: it is data, no code in it is run."""
+    if not (file := Path(run_dir) / "checkpoint.pt").is_file():
+        raise UsageError(f"--resume {run_dir}: no checkpoint.pt in it; --checkpoint-every writes one")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        if (algo := checkpoint["algo"]) == ALGO:
+            Args(**checkpoint["args"]).check()
+    except Exception as error:
+        why = f"is damaged or of version 0.1.0; begin a new run with algos/{ALGO}.py"
+        raise UsageError(f"--resume {run_dir}: its checkpoint.pt {why}") from error
+    if algo != ALGO:
+        raise UsageError(f"--resume {run_dir}: it is a run of algos/{algo}.py; resume it with that script")
+    return checkpoint
+
+
+def refuse_changes(args, kept):
+    """Raise a UsageError if a resumed run would learn something else than before."""
+    for name, before in kept.items():
+        given, flag = getattr(args, name), f"--{name.replace('_', '-')}"
+        # An annealed learning rate depends on where the run ends.
+        is_renewable = name in RENEWABLE and not (name == "total_timesteps" and args.anneal_lr)
+        if given != before and not is_renewable:
+            raise UsageError(f"--resume {args.resume}: it is a run with {flag} {before}, not with {flag} {given}")
+
+
+def train(args, envs, agent, optimizer, run, writer, labels, device):
+    """Collect, gather the teacher's labels, learn, log; until total_timesteps."""
+    # Nobody else's layouts: not those of another seed, nor those that a resumed run has had before.
+    seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs).tolist()
+    next_obs = torch.as_tensor(envs.reset(seed=seeds)[0], device=device)
+    next_done = torch.zeros(args.num_envs, device=device)
+    for iteration in itertools.count():
+        lam = args.lam * max(1 - run.global_step / args.lam_decay_steps, 0) if args.lam_decay_steps else args.lam
+        num_steps = args.num_steps if lam > 0 else args.num_steps_alone
+        if run.global_step + num_steps * args.num_envs > args.total_timesteps:
+            break
+        if args.anneal_lr:
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - run.global_step / args.total_timesteps)
+        if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
+            labels.ask(envs, next_obs, run.global_step)
+            with run.waiting():
+                picture = envs.samples(agent(next_obs)[0].exp().numpy(force=True))
+            writer.add_image("teacher/samples", picture, run.global_step, dataformats="HWC")
+        ask = labels.ask if lam > 0 else lambda *_: None
+        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, num_steps, run, ask)
+        probs, mask = gather_labels(envs, args, rollout, run)
+        with torch.no_grad():
+            _, next_value = agent(next_obs)
+        advantages, returns = compute_gae(rollout, next_value, next_done, args)
+        measured = update(agent, optimizer, make_batch(rollout, advantages, returns, probs, mask), args, lam)
+        if lam > 0:
+            labels.keep(rollout, probs, mask)
+            measured |= labels.learn(agent, optimizer, lam)
+        if (variance := returns.var(correction=0)) > 0:
+            unexplained = (returns - rollout.values).var(correction=0) / variance
+            measured["losses/explained_variance"] = 1 - unexplained.item()
+        measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
+        run.log(measured, lam)
+        if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
+            save_checkpoint(args, agent, optimizer, run, labels)
+
+
+def main(args):
+    """Train one student; returns the summary that it leaves in runs/."""
+    args.check()
+    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
+    with TrainingRun(name, resume=args.resume) as run, ExitStack() as at_end:
+        resumed = load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
+        refuse_changes(args, resumed["args"])
+        if args.track:
+            run.track(args.wandb_project_name, args.wandb_entity, vars(args))
+        torch.manual_seed(args.seed)  # nothing else draws: the environments are seeded when they are reset
+        torch.backends.cudnn.deterministic = args.torch_deterministic
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # so small a network is slower on several
+        device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
+        envs = make_envs(args, run.folder.name)
+        agent = Agent(envs).to(device)
+        optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+        labels = Labels(envs, args)
+        if args.resume:
+            labels.kept, labels.asked = resumed["labels"]
+            agent.load_state_dict(resumed["student"])
+            optimizer.load_state_dict(resumed["optimizer"])
+            torch.set_rng_state(resumed["rng"][0])
+            torch.cuda.set_rng_state_all(resumed["rng"][1][: torch.cuda.device_count()])
+        writer = SummaryWriter(run.folder, purge_step=resumed["run"].get("global_step", 0) + 1)
+        teacher = envs.teacher if args.lam > 0 else None
+        run.begin(ALGO, vars(args), teacher=teacher, writer=writer, state=resumed["run"])
+        # In reverse order, and after Ctrl-C and errors, too: what was learnt and paid for is not lost.
+        at_end.callback(lambda: save(run, "student.pt", {"args": vars(args), "student": agent.state_dict()}))
+        if args.checkpoint_every:
+            at_end.callback(save_checkpoint, args, agent, optimizer, run, labels)
+        at_end.callback(envs.close)
+        train(args, envs, agent, optimizer, run, writer, labels, device)
+    return run.summary
+
+
+def cli():
+    """Run the command line."""
+    args = tyro.cli(Args)
+    if args.resume:  # whatever is not given is as it was
+        kept = load_checkpoint(args.resume)["args"]
+        if ":" in (env_id := kept["env_id"]) and env_id != args.env_id:
+            raise UsageError(f"--resume {args.resume}: {env_id} names a module; if you trust it, add --env-id {env_id}")
+        args = tyro.cli(Args, default=Args(**kept | {"resume": args.resume}))
+    main(args)
+
+
+if __name__ == "__main__":
+    with command_line(GONE):
+        cli()

@@ -1,0 +1,291 @@
+"""A training run's folder: locked, with a learning curve and a summary, and complete whatever ends the run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from lvlm2p_wrappers.errors import TeacherError, UsageError
+from lvlm2p_wrappers.redaction import printable
+from lvlm2p_wrappers.teacher import Teacher
+
+PROGRESS_EVERY_S = 30.0
+"""How often the progress is printed where standard output is no terminal, and so has no progress bar."""
+
+_OF_TEACHER = ("labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd")
+_IN_CURVE = ("lam", "kl", "agreement", "labels", "calls", "cost_usd")
+
+
+class TrainingRun:
+    """A training script's folder, log and end. The learning itself stays in the script.
+
+    Inside its ``with`` block the run holds the folder's lock, and Ctrl-C and SIGTERM raise ``KeyboardInterrupt`` where
+    nothing is lost: at the next :meth:`step`, or at once inside :meth:`waiting` and at the second signal.
+
+    Args:
+        name: of a new run, whose folder is ``runs/<name>__<seconds since 1970>``.
+        resume: the folder of an earlier run, to continue that one instead.
+
+    Attributes:
+        folder: the run's folder.
+        global_step: the frames so far, of all environments together.
+        summary: what summary.json says, once the run has ended.
+
+    Raises:
+        UsageError: if the folder to continue is missing, or another process holds it.
+
+    Example:
+        >>> with TrainingRun("example") as run:
+        ...     run.begin("example", {"env_id": "CartPole-v1", "seed": 1, "lam": 0.0, "total_timesteps": 2})
+        ...     run.step(np.array([0.0, 1.0]), {})
+        ...     run.log({"losses/value_loss": 0.5}, lam=0.0)  # doctest: +ELLIPSIS
+        runs/example__...
+        >>> run.summary["algo"], run.summary["global_step"], run.summary["mean_return_100"]
+        ('example', 2, None)
+    """
+
+    def __init__(self, name: str = "", *, resume: str | Path | None = None) -> None:
+        if resume is not None and not Path(resume).is_dir():
+            raise UsageError(f"{resume}: no such folder; give one that a run has left in runs/")
+        self.folder = _new_folder(name) if resume is None else Path(resume)
+        self.global_step = self._episodes = 0
+        self._is_new, self._signal, self._is_waiting = resume is None, 0, False
+        self._lock = filelock.FileLock(self.folder / "lock")
+        self._handlers: dict[signal.Signals, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self._about: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        file = self.folder / "lock"
+        try:
+            self._lock.acquire(timeout=0)  # the system releases the lock of a process that died
+        except filelock.Timeout:
+            message = f"{self.folder}: process {file.read_text()} is training there; wait until it has ended"
+            raise UsageError(message) from None
+        file.write_text(str(os.getpid()))
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for number, default in defaults.items() if threading.current_thread() is threading.main_thread() else ():
+            if signal.getsignal(number) == default:  # not where a shell ignores Ctrl-C for a job in its background
+                self._handlers[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._about:
+                self._finish()
+            elif self._is_new:
+                shutil.rmtree(self.folder)
+        finally:
+            self._lock.release()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    def track(self, project: str, entity: str | None, config: Mapping[str, Any]) -> None:
+        """Have Weights and Biases follow the run's TensorBoard file; to be called before the writer is made.
+
+        Raises:
+            UsageError: if wandb is not installed.
+        """
+        try:
+            import wandb
+        except ImportError:
+            raise UsageError("--track needs Weights and Biases: pip install wandb") from None
+        where = {"project": project, "entity": entity, "name": self.folder.name}
+        wandb.init(**where, sync_tensorboard=True, config=dict(config), monitor_gym=True, save_code=True)
+
+    def begin(
+        self,
+        algo: str,
+        args: Mapping[str, Any],
+        *,
+        teacher: Teacher | None = None,
+        writer: Any = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin the log, or continue it.
+
+        Args:
+            algo: the name of the script.
+            args: its flags; ``total_timesteps``, ``env_id``, ``seed`` and ``lam`` are among them.
+            teacher: whose counters are logged; None where there is no teacher.
+            writer: a TensorBoard ``SummaryWriter``, which is closed at the end.
+            state: the :meth:`state` in the checkpoint of a resumed run; later rows of its curve are dropped.
+        """
+        self._teacher, self._writer, state = teacher, writer, state or {}
+        self.global_step, self._episodes = state.get("global_step", 0), state.get("episodes", 0)
+        self._ends = deque(state.get("ends", ()), maxlen=100)  # (return, success) of the last episodes
+        self._started = time.perf_counter() - state.get("seconds", 0.0)
+        # The teacher may have served an earlier run of this process, and a resumed run's counts another process.
+        self._counts_before: Counter[str] = Counter()
+        self._counts_before = Counter(self._counts())
+        self._counts_before.subtract(state.get("counts", {}))
+        file = self.folder / "curve.csv"
+        header, *rows = file.read_text().splitlines(keepends=True) if file.exists() else [""]
+        rows = [row for row in rows if int(row.partition(",")[0]) <= self.global_step]
+        self.write(file.name, "".join([header, *rows]).encode())
+        self._curve = file.open("a", newline="")
+        self._bar = Progress(disable=not (sys.stdout and sys.stdout.isatty()))
+        self._task, self._printed = self._bar.add_task("", total=args["total_timesteps"]), time.perf_counter()
+        self._bar.start()
+        if writer:
+            writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in args.items()))
+        if self.global_step:
+            print(f"Resumed at step {self.global_step}; the episodes that were under way begin anew.")  # noqa: T201
+        if teacher:
+            print(f"Teacher: {teacher.model}. Store: {teacher.store_path}.", flush=True)  # noqa: T201
+        self._about = {"env_id": args["env_id"], "algo": algo, "seed": args["seed"], "lam": args["lam"]}
+
+    def step(self, rewards: NDArray[Any], infos: Mapping[str, Any]) -> None:
+        """Count one ``step`` of a vector environment with autoreset mode SAME_STEP, and the episodes that it ended.
+
+        Raises:
+            KeyboardInterrupt: if a signal has asked the run to end.
+        """
+        self.global_step += len(rewards)
+        for i in np.flatnonzero(infos.get("_final_info", ())):
+            episode = infos["final_info"]["episode"]
+            self._episodes += 1
+            self._ends.append((float(episode["r"][i]), float(rewards[i] > 0)))
+            self._add({"charts/episodic_return": episode["r"][i], "charts/episodic_length": episode["l"][i]})
+        self._end_if_asked()
+
+    def log(self, measured: Mapping[str, float], lam: float) -> None:
+        """Log what an update measured, with its weight of the distillation loss: TensorBoard, curve.csv, progress."""
+        figures = self._figures()
+        teacher, measured = figures.pop("teacher"), {**measured, "charts/SPS": int(figures["steps_per_s"])}
+        if teacher:
+            measured |= {f"teacher/{name}": teacher[name] for name in ("labels", "calls", "bad_replies", "cost_usd")}
+            measured |= {"teacher/cached_share": teacher["cached"] / max(teacher["labels"], 1), "teacher/lam": lam}
+        self._add(measured)
+        row = figures | {"mean_return_50": self._mean_of_last(50, 0)}
+        row |= {name: measured.get(f"teacher/{name}") for name in _IN_CURVE}
+        csv.writer(self._curve).writerows([row.values()] if self._curve.tell() else [row, row.values()])
+        self._curve.flush()
+        names = ("global_step", "mean_return_100", "success_100", "steps_per_s", "labels", "calls", "cost_usd")
+        text = "  ".join(f"{name} {round(row[name], 3):,}" for name in names if row[name] is not None)
+        self._bar.update(self._task, completed=self.global_step, description=text)
+        if self._bar.disable and time.perf_counter() - self._printed >= PROGRESS_EVERY_S:
+            self._printed = time.perf_counter()
+            print(text, flush=True)  # noqa: T201 -- a training script's output
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the log: numbers, lists and dicts."""
+        seconds = time.perf_counter() - self._started
+        state = {"global_step": self.global_step, "episodes": self._episodes, "ends": [*self._ends]}
+        return {**state, "seconds": seconds, "counts": self._counts()}
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the script waits for the teacher's replies, the first signal ends it, too."""
+        self._is_waiting = True
+        try:
+            self._end_if_asked()
+            yield
+        finally:
+            self._is_waiting = False
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a whole file into the folder or none, and never through a link that somebody has put there."""
+        part = self.folder / f"{name}.part"
+        part.unlink(missing_ok=True)
+        with part.open("xb") as fp:
+            fp.write(content)
+        part.replace(self.folder / name)
+
+    def _finish(self) -> None:
+        self._bar.stop()
+        self._curve.close()
+        if self._writer:
+            self._writer.close()
+        self.summary = {**self._about, **self._figures()}
+        self.write("summary.json", f"{json.dumps(self.summary, indent=2)}\n".encode())
+        print(f"{self.folder}: {json.dumps(self.summary)}", flush=True)  # noqa: T201
+
+    def _interrupt(self, number: int, _frame: object) -> None:
+        """Handle a signal. An exception at just any line could be swallowed there, or leave a lock taken."""
+        is_second, self._signal = bool(self._signal), number
+        if is_second or self._is_waiting:
+            raise KeyboardInterrupt(number)
+
+    def _end_if_asked(self) -> None:
+        if self._signal:
+            raise KeyboardInterrupt(self._signal)
+
+    def _add(self, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items() if self._writer else ():
+            self._writer.add_scalar(name, value, self.global_step)
+
+    def _counts(self) -> dict[str, float]:
+        """The teacher's counters, of this run alone."""
+        counts = Counter(vars(self._teacher.counters) if self._teacher else {})
+        counts.subtract(self._counts_before)
+        return dict(counts)
+
+    def _figures(self) -> dict[str, Any]:
+        counts = self._counts()
+        return {
+            "global_step": self.global_step,
+            "episodes": self._episodes,
+            "mean_return_100": self._mean_of_last(100, 0),
+            "success_100": self._mean_of_last(100, 1),
+            "steps_per_s": round(self.global_step / (time.perf_counter() - self._started), 1),
+            "teacher": {"model": self._teacher.model, **{n: counts[n] for n in _OF_TEACHER}} if self._teacher else None,
+        }
+
+    def _mean_of_last(self, n: int, which: int) -> float | None:
+        """The mean return (0) or success (1) of the last n episodes; None before there are n."""
+        return float(np.mean([*self._ends][-n:], axis=0)[which]) if len(self._ends) >= n else None
+
+
+def _new_folder(name: str) -> Path:
+    """Make a run's folder. Where another run has begun in the same second, wait for the next one."""
+    while True:
+        folder = Path("runs", f"{name}__{int(time.time())}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.1)
+        else:
+            return folder
+
+
+@contextmanager
+def command_line(gone: Mapping[str, str]) -> Iterator[None]:
+    """Run a script's command line: an error ends it in one message, a signal in none.
+
+    The exit code is 2 after a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM, and 1 after anything else that
+    is no defect of the script: a teacher that failed too often, a full disk, a closed output.
+
+    Args:
+        gone: flags of earlier versions, without their dashes, and what has become of them.
+    """
+    try:
+        for word in sys.argv[1:]:
+            flag = word.removeprefix("--").removeprefix("no-").partition("=")[0].replace("_", "-")
+            if word.startswith("--") and flag in gone:
+                raise UsageError(f"--{flag} {gone[flag]}")
+        yield
+    except KeyboardInterrupt as end:
+        sys.exit(128 + (end.args[0] if end.args else signal.SIGINT))
+    except (TeacherError, gym.error.Error, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # so that Python does not complain about it once more when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(printable(str(error)), file=sys.stderr)  # noqa: T201
+        sys.exit(2 if isinstance(error, UsageError | gym.error.Error) else 1)
