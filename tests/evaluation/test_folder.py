@@ -16,6 +16,7 @@ from lvlm2p_wrappers.evaluation import EvaluationFolder, compute_metrics, read_f
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Episode, EvaluationArguments, Exchange, Label, Message
 from lvlm2p_wrappers.report import from_evaluation, render
+from tests.report.html_tree import parse
 
 FORMAT_1 = Path(__file__).parent / "format_1"
 ARGUMENTS = EvaluationArguments(
@@ -317,11 +318,18 @@ def places(value, path=()):
         yield from places(child, (*path, key))
 
 
-def replaced(value, path, new):
+def like(value):
+    """Values that may pass for this one, and others."""
+    kinds = {int: st.integers(), float: st.floats() | st.floats(-1, 2), str: st.text(max_size=8), bool: st.booleans()}
+    return kinds.get(type(value), JSON) | JSON
+
+
+def changed(value, path, data):
+    """The value with something else at the end of the path."""
     if not path:
-        return new
+        return data.draw(like(value))
     copied = dict(value) if isinstance(value, dict) else list(value)
-    copied[path[0]] = replaced(value[path[0]], path[1:], new)
+    copied[path[0]] = changed(value[path[0]], path[1:], data)
     return copied
 
 
@@ -341,10 +349,9 @@ def test_whatever_a_folder_holds_it_is_shown_or_refused_in_one_line(folder, tmp_
         file.write_bytes(content[:at] + noise + content[at + data.draw(st.integers(0, 20)) :])
     else:
         lines = [file.read_text()] if file.suffix == ".json" else file.read_text().splitlines()
-        for number, line in enumerate(lines):
-            value = json.loads(line)
-            path = data.draw(st.sampled_from(list(places(value))))
-            lines[number] = json.dumps(replaced(value, path, data.draw(JSON)))
+        number = data.draw(st.integers(0, len(lines) - 1))
+        value = json.loads(lines[number])
+        lines[number] = json.dumps(changed(value, data.draw(st.sampled_from(list(places(value)))), data))
         file.write_text("\n".join(lines) + "\n")
     for picture in (tmp_path / "fuzzed" / "pictures").iterdir():
         content = picture.read_bytes()
@@ -355,4 +362,5 @@ def test_whatever_a_folder_holds_it_is_shown_or_refused_in_one_line(folder, tmp_
     except UsageError as error:
         assert "\n" not in str(error)
     else:
+        parse(page)
         page.encode()
