@@ -204,13 +204,31 @@ def _cut(pixels: Pixels) -> tuple[Strip, ...]:
     return tuple(Strip(pixels[top : top + STRIP]) for top in range(0, len(pixels), STRIP))
 
 
-def _decoded(png: bytes) -> Pixels:
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG file, by its header and its checksums: its pixels are not unpacked.
+
+    Raises:
+        ValueError: if it is no PNG file, is damaged, or has more than 50 megapixels.
+    """
+    if png[:16] != b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" or len(png) < 24:
+        raise ValueError("it is no PNG file, or a damaged one")
+    width, height = struct.unpack(">II", png[16:24])
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"a picture of {width} x {height} pixels is too large")
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"a picture of {image.width} x {image.height} pixels is too large")
+            image.verify()
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error):
+        raise ValueError("it is no PNG file, or a damaged one") from None
+    return width, height
+
+
+def _decoded(png: bytes) -> Pixels:
+    png_size(png)
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, struct.error, zlib.error) as error:
         raise ValueError(f"it is no PNG that can be decoded: {error}") from None
 
 

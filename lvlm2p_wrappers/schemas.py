@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jsonschema
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -125,24 +124,17 @@ def action_schema(actions: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def read_analysis(text: str, form: type[BaseModel] | dict[str, Any]) -> str:
+def read_analysis(text: str, form: type[BaseModel]) -> str:
     """Check a first-stage reply and return it as compact JSON text.
 
     Args:
         text: the raw reply; a code fence or a sentence around the JSON is tolerated.
-        form: one of :data:`ANALYSES`, or a user's own JSON schema.
+        form: one of :data:`ANALYSES`.
 
     Raises:
         BadReplyError: if it is not one JSON object of that form.
     """
     found = find_json(text)
-    if isinstance(form, dict):
-        try:
-            jsonschema.validate(found, form)
-        except jsonschema.ValidationError as error:
-            where = "/".join(map(str, error.absolute_path)) or "the reply"
-            raise BadReplyError(f"{where}: {error.message}", kind="keys", replies=(text,)) from None
-        return json.dumps(found)
     try:
         return form.model_validate_json(json.dumps(found)).model_dump_json()
     except ValidationError as error:
@@ -192,7 +184,7 @@ def find_json(text: str) -> dict[str, Any]:
         raise BadReplyError(
             f"the reply has more than {MAX_REPLY_CHARS:,} characters", kind="too_long", replies=(text[:1000],)
         )
-    decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    decoder = json.JSONDecoder(parse_constant=no_constant, object_pairs_hook=_no_repeats)
     found: list[dict[str, Any]] = []
     position = text.find("{")
     problem = "the reply holds no JSON object"
@@ -213,7 +205,8 @@ def find_json(text: str) -> dict[str, Any]:
     raise BadReplyError("the reply holds several JSON objects" if found else problem, kind="json", replies=(text,))
 
 
-def _no_constant(name: str) -> float:
+def no_constant(name: str) -> float:
+    """Refuse NaN and Infinity, which Python's JSON reader knows and JSON does not."""
     raise ValueError(f"{name} is not a number that JSON knows")
 
 

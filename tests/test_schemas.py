@@ -157,13 +157,6 @@ def test_an_analysis_of_another_form_is_a_bad_reply(change):
         read_analysis(json.dumps(GRID | change), GridAnalysis)
 
 
-def test_a_users_own_schema_checks_the_analysis():
-    schema = {"type": "object", "properties": {"danger": {"type": "boolean"}}, "required": ["danger"]}
-    assert json.loads(read_analysis('{"danger": true}', schema)) == {"danger": True}
-    with pytest.raises(BadReplyError, match="danger"):
-        read_analysis('{"danger": "no"}', schema)
-
-
 def test_braces_in_prose_do_not_make_a_guess():
     with pytest.raises(BadReplyError):
         find_json('I first wrote {"a": 1} and then {"a": 2}')

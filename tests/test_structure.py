@@ -31,7 +31,17 @@ MAY_IMPORT = {
     "wrapper": {"errors", "schemas", "teacher", "views"},
     "vector": {"advice_panel", "errors", "schemas", "teacher", "views", "wrapper"},
     "training_run": {"errors", "redaction", "teacher"},
-    "evaluation": {"embedded_teacher", "errors", "output_file", "picture", "records", "schemas", "teacher", "views"},
+    "evaluation": {
+        "embedded_teacher",
+        "errors",
+        "output_file",
+        "picture",
+        "records",
+        "redaction",
+        "schemas",
+        "teacher",
+        "views",
+    },
     "report": {"errors", "evaluation", "picture", "records", "schemas", "store", "units", "views"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

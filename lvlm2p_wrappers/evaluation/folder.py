@@ -26,6 +26,7 @@ from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.evaluation.metrics import compute_metrics
 from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import Episode, Evaluation, EvaluationArguments, Label, Metrics
+from lvlm2p_wrappers.redaction import printable
 
 FORMAT = 2
 """The version of the files. Those of format 1, which lvlm2p 0.1.0 wrote, are read and resumed as well."""
@@ -96,7 +97,8 @@ def _parsed(kind: type[Row], text: bytes, where: str) -> Row:
         problem = "it has another form"
     except (ValueError, RecursionError) as error:
         problem = str(error)
-    raise UsageError(f"{where}: {problem}; the file is no evaluation's, or damaged.")
+    one_line = " ".join(printable(problem).split())[:300]  # it may quote the file
+    raise UsageError(f"{where}: {one_line}; the file is no evaluation's, or damaged.")
 
 
 def _upgraded(kind: type[BaseModel], found: Any, where: str) -> Any:

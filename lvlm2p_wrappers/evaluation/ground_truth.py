@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import gymnasium as gym
 from minigrid.minigrid_env import MiniGridEnv
@@ -31,18 +31,6 @@ from lvlm2p_wrappers.evaluation.objectives import Goal, Objective, objective
 from lvlm2p_wrappers.records import GroundTruth, Place
 
 _ROUNDING = 1e-6  # fewer extra steps than this are none
-
-
-class _Outcome(NamedTuple):
-    """The outcome of one step."""
-
-    terminated: bool
-    reward: float
-
-    @property
-    def succeeds(self) -> bool:
-        """Whether it ended the episode with a reward."""
-        return self.terminated and self.reward > 0
 
 
 def has_ground_truth(env: gym.Env[Any, Any]) -> bool:
@@ -71,7 +59,7 @@ def ground_truth(env: gym.Env[Any, Any], actions: Sequence[str]) -> GroundTruth:
         also=_places(scene.world, found.also),
         hazards=_places(scene.world, found.hazards),
         optimal=_checked(scene, found, _shortest(scene, found.goals, actions), outcomes),
-        fatal=tuple(name for name, outcome in outcomes.items() if outcome.terminated and not outcome.succeeds),
+        fatal=tuple(name for name in actions if outcomes[name] == "failure"),
     )
 
 
@@ -112,12 +100,12 @@ def _thing(thing: Any) -> Thing | None:
     return Thing(thing.type, thing.color)
 
 
-def _outcome(grid: Any, action: int) -> _Outcome:
-    """Step a copy; its time limit, which no picture shows, is far away."""
+def _outcome(grid: Any, action: int) -> Literal["success", "failure"] | None:
+    """How an action ends the episode of a copy, whose time limit, which no picture shows, is far away."""
     there = copy.deepcopy(grid)
     there.step_count = 0
     _, reward, terminated, _, _ = there.step(action)
-    return _Outcome(bool(terminated), float(reward))
+    return None if not terminated else "success" if reward > 0 else "failure"
 
 
 def _shortest(scene: Scene, goals: Iterable[Goal], actions: Sequence[str]) -> tuple[str, ...]:
@@ -129,15 +117,17 @@ def _shortest(scene: Scene, goals: Iterable[Goal], actions: Sequence[str]) -> tu
     return tuple(name for name in actions if name in best)
 
 
-def _checked(scene: Scene, found: Objective, best: tuple[str, ...], outcomes: dict[str, _Outcome]) -> tuple[str, ...]:
+def _checked(
+    scene: Scene, found: Objective, best: tuple[str, ...], outcomes: dict[str, Literal["success", "failure"] | None]
+) -> tuple[str, ...]:
     """The best actions, unless the environment contradicts them."""
-    succeeding = tuple(name for name, outcome in outcomes.items() if outcome.succeeds)
+    succeeding = tuple(name for name in outcomes if outcomes[name] == "success")
     if succeeding:
         return succeeding
     promised = any(
         ending(goal.task, scene, canonical(name), goal.targets) == "success" for goal in found.goals for name in best
     )
-    return () if promised or any(outcomes[name].terminated for name in best) else best
+    return () if promised or any(outcomes[name] for name in best) else best
 
 
 def _places(world: World, cells: Iterable[int]) -> tuple[Place, ...]:

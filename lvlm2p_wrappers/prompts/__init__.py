@@ -1,4 +1,4 @@
-"""Prompt sets: folders of templates and data, found, rendered into conversations, and checked."""
+"""Prompt sets: folders of templates and data that say how a model is asked."""
 
 from lvlm2p_wrappers.prompts.loader import bundled_prompts
 from lvlm2p_wrappers.prompts.options import Options

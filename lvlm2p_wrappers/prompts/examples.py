@@ -1,4 +1,4 @@
-"""Few-shot examples: in words, for the templates to print, or with the picture of a real environment."""
+"""Few-shot examples: in words, for the templates to print, or with a picture that an environment draws."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import gymnasium as gym
 from pydantic import Field, ValidationError
 
 from lvlm2p_wrappers.errors import PromptError, UsageError
-from lvlm2p_wrappers.prompts.loader import find, read_toml
+from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import Table
 from lvlm2p_wrappers.views import EnvInfo, View, viewer
 
 
-class Moment(Table):
-    """A moment of an environment: made by its id, reset with a seed, after some actions."""
+class State(Table):
+    """A state of an environment: made by its id, reset with a seed, after some actions."""
 
     env_id: str
     seed: int = Field(default=0, ge=0)
-    actions: tuple[str, ...] = ()
+    actions: tuple[str, ...] = Field(default=(), max_length=1000)
 
 
 class Pictured(Table):
-    """An example with a picture: the moment that is shown, and the replies to imitate."""
+    """An example with a picture: the state that is shown, and the replies to imitate."""
 
     env: str = "*"
-    picture: Moment
+    picture: State
     analysis: dict[str, Any] = Field(default_factory=dict)
     reasoning: str = ""
     probabilities: dict[str, float]
 
 
 class Worked(NamedTuple):
-    """A pictured example, drawn; ``where`` says for errors where it is from."""
+    """A pictured example and its view; ``where`` names its file and number in errors."""
 
     view: View
     example: Pictured
@@ -47,11 +47,11 @@ class Worked(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """What a set's ``examples.toml`` holds.
+    """The examples in a set's ``examples.toml``.
 
     Attributes:
         path: the file.
-        in_words: the tables with no picture, in the file's order: what is in them is between them and the templates.
+        in_words: the tables without a picture, in the file's order; only the templates read them.
         pictured: those with one, each with its number in the file.
     """
 
@@ -59,38 +59,40 @@ class Examples:
     in_words: tuple[dict[str, Any], ...]
     pictured: tuple[tuple[int, Pictured], ...]
 
-    def told(self, env_id: str) -> list[dict[str, Any]]:
+    def in_words_for(self, env_id: str) -> list[dict[str, Any]]:
         """The examples in words that fit an environment."""
         return [row for row in self.in_words if fnmatch.fnmatchcase(env_id, row.get("env", "*"))]
 
-    def shown(self, env_id: str, most: int, history: int, names: Callable[[EnvInfo], Sequence[str]]) -> list[Worked]:
+    def pictured_for(
+        self, env_id: str, most: int, history: int, names: Callable[[EnvInfo], Sequence[str]]
+    ) -> list[Worked]:
         """The first pictured examples that fit an environment, drawn.
 
         Args:
             env_id: the environment that is asked about.
-            most: at most so many.
-            history: how many of the last actions are told.
-            names: the names that the set gives the actions of an environment.
+            most: how many at most.
+            history: how many of the last actions the question names.
+            names: gives the actions of an environment their names in the set.
 
         Raises:
-            PromptError: if the moment of one cannot be reached.
+            PromptError: if an environment of one is not registered, or its state cannot be reached.
         """
         fitting = [pair for pair in self.pictured if fnmatch.fnmatchcase(env_id, pair[1].env)][:most]
         found = []
         for number, example in fitting:
             where = f"{self.path}: example {number}"
-            found.append(Worked(_seen(example.picture, history, names, where), example, where))
+            found.append(Worked(_view(example.picture, history, names, where), example, where))
         return found
 
 
-def read_examples(folders: Sequence[Path]) -> Examples:
+def read_examples(files: PromptFiles) -> Examples:
     """Read ``examples.toml``.
 
     Raises:
         PromptError: if it is broken.
     """
-    path = find(folders, "examples.toml")
-    tables = read_toml(path).get("example", [])
+    path = files.path("examples.toml")
+    tables = (files.tables("examples.toml") or [{}])[-1].get("example", [])
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
         raise PromptError(f"{path}: write [[example]], with two brackets")
     in_words, pictured = [], []
@@ -107,13 +109,13 @@ def read_examples(folders: Sequence[Path]) -> Examples:
     return Examples(path, tuple(in_words), tuple(pictured))
 
 
-def _seen(moment: Moment, history: int, names: Callable[[EnvInfo], Sequence[str]], where: str) -> View:
+def _view(state: State, history: int, names: Callable[[EnvInfo], Sequence[str]], where: str) -> View:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # BabyAI tells of every layout that it rejects
-            env = gym.make(moment.env_id, render_mode="rgb_array", disable_env_checker=True)
-            env.reset(seed=moment.seed)
+            env = gym.make(_registered(state.env_id), render_mode="rgb_array", disable_env_checker=True)
+            env.reset(seed=state.seed)
             look = viewer(env)
-            played = _numbers_of(moment, names(look.env_info))
+            played = _numbers_of(state, names(look.env_info))
             _play(env, played)
             view = look.view(tuple(look.env_info.actions[i] for i in played)[max(0, len(played) - history) :])
             env.close()
@@ -122,11 +124,22 @@ def _seen(moment: Moment, history: int, names: Callable[[EnvInfo], Sequence[str]
     return view
 
 
-def _numbers_of(moment: Moment, names: Sequence[str]) -> list[int]:
-    for name in moment.actions:
+def _registered(env_id: str) -> str:
+    """The id without the module in front of it, which is not imported: a prompt folder may come from a stranger."""
+    module, _, name = env_id.rpartition(":")
+    if module and name not in gym.registry:
+        raise ValueError(
+            f"{env_id!r} names the module {module}, and a prompt folder imports nothing. "
+            f"Write `import {module}` in front of the teacher, or give the command --trust."
+        )
+    return name
+
+
+def _numbers_of(state: State, names: Sequence[str]) -> list[int]:
+    for name in state.actions:
         if name not in names:
-            raise ValueError(f"no action {name!r}; {moment.env_id} has {', '.join(names)}")
-    return [names.index(name) for name in moment.actions]
+            raise ValueError(f"no action {name!r}; {state.env_id} has {', '.join(names)}")
+    return [names.index(name) for name in state.actions]
 
 
 def _play(env: gym.Env[Any, Any], actions: Sequence[int]) -> None:

@@ -1,15 +1,25 @@
-"""Where a prompt set's files are: a user's folder stands in front of a bundled one."""
+"""The files of a prompt set: found, checked before any is read, and fingerprinted.
+
+A prompt folder may come from a stranger, so nothing outside of it is read: no link may lead out of it, and templates
+get files by name from the list made here. A user's folder stands in front of a bundled one.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import tomllib
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lvlm2p_wrappers.errors import PromptError
+
+MOST_FILES = 1_000
+MOST_BYTES = 16_000_000  # of all files
+MOST_BYTES_OF_FILE = 256_000  # of a file that is read
 
 
 def bundled_prompts() -> Path:
@@ -21,21 +31,79 @@ def bundled_prompts() -> Path:
     raise PromptError(f"there is no prompt folder beside {package}; reinstall the package")
 
 
-def folders_of(folder: str | Path | None, family: str) -> list[Path]:
-    """Where a set's files are looked for, in this order.
+class PromptFiles:
+    """The files of a prompt set by their names, such as ``rules/lava.jinja``; a user's win over bundled ones.
 
     Args:
         folder: a user's folder, the name of a bundled set, or None for the bundled set that fits.
         family: the bundled set that stands behind a user's folder.
 
+    Attributes:
+        folders: where the files are, in this order.
+        fingerprint: a short digest of all files; hidden ones do not count.
+
     Raises:
-        PromptError: if the folder does not exist, or is a user's with nothing in it that would be read.
+        PromptError: if the folder does not exist, holds nothing that would be read, or what no prompt set may hold.
     """
-    bundled = bundled_prompts()
+
+    def __init__(self, folder: str | Path | None, family: str) -> None:
+        bundled = bundled_prompts()
+        self.folders = _folders(folder, bundled, family)
+        self._files = ChainMap(*[_listed(each, trusted=each.parent == bundled) for each in self.folders])
+        self.fingerprint = self._digest()
+        if len(self.folders) == 2:
+            self._check_names(*self._files.maps)
+
+    def path(self, name: str) -> Path:
+        """The file of this name that wins or, where there is none, the last place it could be in."""
+        return self._files.get(name, self.folders[-1] / name)
+
+    def text(self, name: str) -> str | None:
+        """The text of the file that wins; None if there is none.
+
+        Raises:
+            PromptError: if it is too large, or not in UTF-8.
+        """
+        return _text(self._files[name]) if name in self._files else None
+
+    def tables(self, name: str) -> list[dict[str, Any]]:
+        """The content of each TOML file of this name, the bundled one first.
+
+        Raises:
+            PromptError: if one is broken.
+        """
+        return [_toml(files[name]) for files in reversed(self._files.maps) if name in files]
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for files in self._files.maps:
+            for name, path in files.items():
+                try:
+                    digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+                except OSError as error:
+                    raise PromptError(f"{path} cannot be read: {error.strerror}") from None
+        return digest.hexdigest()[:12]
+
+    def _check_names(self, own: Mapping[str, Path], bundled: Mapping[str, Path]) -> None:
+        """Refuse a folder that would change nothing: none of its files, or a misspelt one, has the name of a set's."""
+        names = {name for name in bundled if "/" not in name} | {"analysis.schema.json"}
+        used = names | {name for name in bundled if "/" in name}
+        text = "".join(_text(path) for name, path in own.items() if name in names)
+        for name, path in own.items():
+            meant = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+            # Whatever has the file beside it is a copy kept aside, and a partial is named where it is included.
+            if "/" not in name and name not in names and meant and meant[0] not in own and name not in text:
+                raise PromptError(f"{path} is read by nothing; did you mean {meant[0]}?")
+        if not used & own.keys():
+            raise PromptError(
+                f"{self.folders[0]} has none of a prompt set's files, which are {', '.join(sorted(names))}"
+            )
+
+
+def _folders(folder: str | Path | None, bundled: Path, family: str) -> list[Path]:
     if folder is None:
         return [bundled / family]
     if Path(folder).is_dir():
-        _check(Path(folder), bundled / family)
         return [Path(folder), bundled / family]
     if (bundled / str(folder)).is_dir():
         return [bundled / str(folder)]
@@ -45,41 +113,39 @@ def folders_of(folder: str | Path | None, family: str) -> list[Path]:
     )
 
 
-def _check(folder: Path, bundled: Path) -> None:
-    """Refuse a folder that would change nothing: none of its files, or a misspelt one, has the name of a set's."""
-    names = {path.name for path in bundled.iterdir()} | {"analysis.schema.json"}
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in files if path.name in names)
-    for file in files:
-        meant = difflib.get_close_matches(file.name, names, n=1, cutoff=0.8)
-        # Whatever has the file beside it is a copy kept aside, and a partial is named where it is included.
-        if file.name not in names and meant and not (folder / meant[0]).exists() and file.name not in text:
-            raise PromptError(f"{file} is read by nothing; did you mean {meant[0]}?")
-    if not any((folder / name).exists() for name in names):
-        raise PromptError(f"{folder} has none of a prompt set's files, which are {', '.join(sorted(names))}")
+def _listed(folder: Path, *, trusted: bool) -> dict[str, Path]:
+    """Every file in a folder by its name, sorted; hidden files and folders are left out."""
+    found, size, root = [], 0, os.path.realpath(folder)
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in [*folders, *names] if not name.startswith(".")):
+            if not (trusted or Path(os.path.realpath(path)).is_relative_to(root)):
+                raise PromptError(f"{path} is a link out of the folder; put what it points to in its place")
+            if path.is_dir():
+                continue
+            if not path.is_file():
+                raise PromptError(f"{path} is no plain file; a prompt set has nothing else")
+            found.append(path)
+            size += path.stat().st_size
+            if len(found) > MOST_FILES or size > MOST_BYTES:
+                most = f"{MOST_FILES:,} files or {MOST_BYTES // 1_000_000} MB"
+                raise PromptError(f"{folder} holds more than {most}; give the prompt set a folder of its own")
+    return {path.relative_to(folder).as_posix(): path for path in sorted(found)}
 
 
-def find(folders: Sequence[Path], name: str) -> Path:
-    """The file of this name that wins, or, where there is none, the last place that it could be in."""
-    return next((folder / name for folder in folders if (folder / name).is_file()), folders[-1] / name)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; none if there is no such file.
-
-    Raises:
-        PromptError: if it is broken.
-    """
+def _text(path: Path) -> str:
+    if path.stat().st_size > MOST_BYTES_OF_FILE:
+        raise PromptError(f"{path} has more than {MOST_BYTES_OF_FILE // 1000} kB; a model would not read it all")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PromptError(f"{path}: {error}") from None
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not in UTF-8: {error}; save it in that encoding") from None
 
 
-def fingerprint(folders: Sequence[Path]) -> str:
-    """A short digest of every file in some folders, names included."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(path))
+    except RecursionError:
+        raise PromptError(f"{path} is nested too deep") from None
+    except ValueError as error:
+        raise error if isinstance(error, PromptError) else PromptError(f"{path}: {error}") from None

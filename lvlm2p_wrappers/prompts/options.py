@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lvlm2p_wrappers.errors import PromptError
-from lvlm2p_wrappers.prompts.loader import find, read_toml
+from lvlm2p_wrappers.prompts.loader import PromptFiles
 
 
 class Table(BaseModel):
-    """A table of a set's TOML files: what it does not know, it refuses."""
+    """A table of a set's TOML files; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Sampling(Table):
-    """How the model is asked to answer; None leaves the choice to the provider."""
+    """Sampling options; None leaves the choice to the provider."""
 
     temperature: float | None = 0.0
     max_tokens: int = Field(default=4096, ge=1)
@@ -60,22 +59,22 @@ class Options(Table):
     analysis: Literal["grid", "summary"] = "summary"
     picture_in_action: bool = True
     history: int = Field(default=0, ge=0)
-    example_pictures: int = Field(default=0, ge=0)
+    example_pictures: int = Field(default=0, ge=0, le=100)
     sampling: Sampling = Sampling()
     rules: dict[str, str] = {}
     actions: dict[str, str] = {}
     names: list[Names] = []
 
 
-def read_options(folders: Sequence[Path]) -> Options:
+def read_options(files: PromptFiles) -> Options:
     """Read ``set.toml``: a user's changes only what it names; its rules and names come before the bundled ones.
 
     Raises:
         PromptError: if an option does not exist, or its value cannot be.
     """
     merged: dict[str, Any] = {}
-    for folder in reversed(folders):
-        for key, value in read_toml(folder / "set.toml").items():
+    for table in files.tables("set.toml"):
+        for key, value in table.items():
             old = merged.get(key)
             if isinstance(value, dict) and isinstance(old, dict):
                 merged[key] = {**value, **{name: old[name] for name in old if name not in value}}
@@ -87,7 +86,7 @@ def read_options(folders: Sequence[Path]) -> Options:
         return Options.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"{find(folders, 'set.toml')}: {'.'.join(map(str, first['loc']))}"
+        where = f"{files.path('set.toml')}: {'.'.join(map(str, first['loc']))}"
         raise PromptError(f"{where}: {_problem(first)}") from None
 
 

@@ -1,33 +1,32 @@
-"""Prompt sets: folders of templates and data, found, rendered into conversations, and checked."""
+"""A prompt set: renders a view into the conversations of both stages, and checks their replies."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
 import json
-import re
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import jsonschema
 import numpy as np
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lvlm2p_wrappers.errors import BadReplyError, PromptError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.prompts.examples import Worked, read_examples
-from lvlm2p_wrappers.prompts.loader import find, fingerprint, folders_of
+from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import read_options
+from lvlm2p_wrappers.prompts.own_schema import OwnSchema
+from lvlm2p_wrappers.prompts.sandbox import Sandbox
 from lvlm2p_wrappers.records import Message, Stage
 from lvlm2p_wrappers.schemas import ANALYSES, action_schema, analysis_schema, read_action, read_analysis
 from lvlm2p_wrappers.views import EnvInfo, View
 
 
 class Schema:
-    """A JSON schema, and its text. Compared by identity: one object serves every view.
+    """A JSON schema and its text; compared by identity, since one object serves every view.
 
     Attributes:
         json: the schema.
@@ -40,10 +39,10 @@ class Schema:
 
 
 class Question(NamedTuple):
-    """What one stage asks: the conversation, the form of its reply, and how that reply is checked.
+    """The request of one stage: the conversation, the schema of its reply, and how a reply is checked.
 
     ``read`` takes a raw reply and returns the checked answer as JSON text, or raises ``BadReplyError``.
-    ``prompts`` is the set it was made with.
+    ``prompts`` is the set that made it.
     """
 
     stage: Stage
@@ -63,17 +62,17 @@ class Action(NamedTuple):
 
 
 class PromptSet:
-    """A folder of templates and data that turns a view into the conversations of the two stages.
+    """A folder of templates and data that renders a view into the conversations of the two stages.
 
-    A user's folder stands in front of the bundled set: a file of the same name wins, the rest falls through. Options
-    are merged one by one.
+    A user's folder stands in front of the bundled set: its files win, and its options change only what they name.
+    A folder is data: nothing in it runs code, opens an address, reads another file, or takes more than about a second.
 
     Args:
         folder: a user's folder, the name of a bundled set, or None for the bundled set that fits.
         family: the bundled set that stands behind a user's folder.
 
     Attributes:
-        folders: where its files are looked for, in this order.
+        folders: where its files are, in this order.
         fingerprint: a short digest of every file in them.
         options: its ``set.toml``.
 
@@ -82,20 +81,13 @@ class PromptSet:
     """
 
     def __init__(self, folder: str | Path | None, family: str) -> None:
-        self.folders = folders_of(folder, family)
-        self.fingerprint = fingerprint(self.folders)
-        self.options = read_options(self.folders)
-        self._examples = read_examples(self.folders)
-        self._form = self._read_schema() or ANALYSES[self.options.analysis]
-        self._analysis_schema = Schema(self._form if isinstance(self._form, dict) else analysis_schema(self._form))
+        self._files = PromptFiles(folder, family)
+        self.folders, self.fingerprint = self._files.folders, self._files.fingerprint
+        self.options = read_options(self._files)
+        self._examples = read_examples(self._files)
+        self._analysis_schema, self._read_analysis = self._analysis_form()
         self._sampling = self.options.sampling.model_dump(exclude_none=True)
-        self._environment = ImmutableSandboxedEnvironment(
-            loader=jinja2.FileSystemLoader(self.folders),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,  # one run, one wording
-        )
+        self._sandbox = Sandbox(self._template)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def actions(self, env_info: EnvInfo) -> list[Action]:
@@ -108,10 +100,10 @@ class PromptSet:
             if fnmatch.fnmatchcase(env_info.env_id, row.env):
                 if len(row.actions) != len(env_info.actions):
                     counts = f"{len(row.actions)} actions, {env_info.env_id} has {len(env_info.actions)}"
-                    raise PromptError(f"{self._where('set.toml')}: [[names]] for {row.env!r} has {counts}")
+                    raise PromptError(f"{self._files.path('set.toml')}: [[names]] for {row.env!r} has {counts}")
                 if row.does and len(row.does) != len(row.actions):
                     raise PromptError(
-                        f"{self._where('set.toml')}: [[names]] for {row.env!r}: one `does` for each action"
+                        f"{self._files.path('set.toml')}: [[names]] for {row.env!r}: one `does` for each action"
                     )
                 does = row.does or [self.options.actions.get(name, "") for name in row.actions]
                 return [Action(*pair) for pair in zip(row.actions, does, strict=True)]
@@ -119,8 +111,7 @@ class PromptSet:
 
     def analysis(self, view: View) -> Question:
         """The first stage: what is where."""
-        read = functools.partial(read_analysis, form=self._form)
-        return self._question("analysis", view, self._analysis_schema, read, picture=view.picture)
+        return self._question("analysis", view, self._analysis_schema, self._read_analysis, picture=view.picture)
 
     def action(self, view: View, analysis: str) -> Question:
         """The second stage: a probability for every action, given the first stage's answer as JSON text.
@@ -188,7 +179,7 @@ class PromptSet:
             "env_id": env_info.env_id,
             "actions": self.actions(env_info),
             "rules": self._rules_for(env_info.env_id),
-            "examples": self._examples.told(env_info.env_id),
+            "examples": self._examples.in_words_for(env_info.env_id),
             "pictured": len(self._worked(env_info)),
             "schema": schema.text,
             "picture": picture,
@@ -198,7 +189,7 @@ class PromptSet:
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def _worked(self, env_info: EnvInfo) -> list[Worked]:
         options = self.options
-        return self._examples.shown(env_info.env_id, options.example_pictures, options.history, self._names)
+        return self._examples.pictured_for(env_info.env_id, options.example_pictures, options.history, self._names)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def _examples_of(self, stage: Stage, env_info: EnvInfo) -> tuple[Message, ...]:
@@ -211,7 +202,7 @@ class PromptSet:
             try:
                 analysis = ""
                 if self.options.stages == 2:
-                    analysis = read_analysis(json.dumps(example.analysis), self._form)
+                    analysis = self._read_analysis(json.dumps(example.analysis))
                 reply = analysis if stage == "analysis" else read_action(action, names)
             except BadReplyError as error:
                 raise PromptError(f"{where} is no reply that {env_info.env_id} could get: {error}") from None
@@ -222,7 +213,7 @@ class PromptSet:
 
     def _render(self, name: str, variables: Mapping[str, Any]) -> str:
         try:
-            return self._environment.get_template(name).render(variables).rstrip("\n")
+            return self._sandbox.text(name, variables).rstrip("\n")
         except jinja2.TemplateSyntaxError as error:
             raise PromptError(f"{error.filename or name}, line {error.lineno}: {error.message}") from None
         except jinja2.TemplateNotFound as error:
@@ -230,27 +221,29 @@ class PromptSet:
         except jinja2.UndefinedError as error:
             known = ", ".join(sorted(variables))
             raise PromptError(f"{_line_of(error, name)}: {error.message}; the variables are {known}") from None
-        except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 -- a template may raise anything
             raise PromptError(f"{_line_of(error, name)}: {error}") from None
+
+    def _template(self, name: str) -> tuple[str, str] | None:
+        """A template's text and file, for the sandbox, which therefore reads nothing but the set's own files."""
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+        text = self._files.text(name)
+        return None if text is None else (text, str(self._files.path(name)))
 
     def _rules_for(self, env_id: str) -> str:
         return next((file for pattern, file in self.options.rules.items() if fnmatch.fnmatchcase(env_id, pattern)), "")
 
-    def _where(self, name: str) -> Path:
-        return find(self.folders, name)
-
-    def _read_schema(self) -> dict[str, Any] | None:
-        path = self._where("analysis.schema.json")
-        if not path.is_file():
-            return None
+    def _analysis_form(self) -> tuple[Schema, Callable[[str], str]]:
+        """The schema of the first stage's reply, and what checks such a reply."""
+        own = self._files.text("analysis.schema.json")
+        if own is None:
+            form = ANALYSES[self.options.analysis]
+            return Schema(analysis_schema(form)), functools.partial(read_analysis, form=form)
         try:
-            schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            jsonschema.Draft202012Validator.check_schema(schema)
-            if not isinstance(schema, dict) or schema.get("type") != "object":
-                raise ValueError('the reply has to be an object: {"type": "object", ...}')
-        except (ValueError, jsonschema.SchemaError) as error:
-            raise PromptError(f"{path}: {getattr(error, 'message', error)}") from None
-        return schema
+            schema = OwnSchema(own)
+        except ValueError as error:
+            raise PromptError(f"{self._files.path('analysis.schema.json')}: {error}") from None
+        return Schema(schema.json), schema.read
 
 
 @functools.lru_cache(maxsize=64)
@@ -259,6 +252,6 @@ def _schema_of(actions: tuple[str, ...]) -> Schema:
 
 
 def _line_of(error: Exception, name: str) -> str:
-    """The template and line where rendering failed: jinja puts them into the traceback."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if re.search(r"\.jinja$", frame.filename)]
+    """The template and line where rendering failed: Jinja puts them into the traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".jinja")]
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else name

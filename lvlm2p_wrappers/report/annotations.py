@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -18,8 +17,7 @@ from lvlm2p_wrappers.views.minigrid import TILE
 _DEGREES = {"right": 0, "down": 90, "left": 180, "up": 270}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One field of an analysis, compared with the ground truth.
 
     Attributes:
@@ -35,13 +33,10 @@ class Finding:
     right: bool | None = None
 
 
-@dataclass(frozen=True)
-class Mark:
-    """Where an analysis places something: the left upper corner of the cell, in pixels.
+class Mark(NamedTuple):
+    """Where an analysis places the agent, a target or a hazard: the left upper corner of the cell, in pixels.
 
-    Attributes:
-        kind: ``"agent"``, ``"target"`` or ``"hazard"``.
-        turn: the agent's heading in degrees, clockwise from right.
+    ``turn`` is the agent's heading in degrees, clockwise from right.
     """
 
     kind: str

@@ -7,23 +7,20 @@ or a script. The page's content security policy allows the one script and the on
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
-import io
 import re
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
-from lvlm2p_wrappers.picture import MAX_PIXELS
+from lvlm2p_wrappers.picture import png_size
 from lvlm2p_wrappers.records import Episode, Evaluation, Label
 from lvlm2p_wrappers.report.annotations import (
     Mark,
@@ -67,8 +64,7 @@ class Report:
     episodes: Sequence[Episode] = ()
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """A picture on the page: its number there, its size in pixels, and its PNG in base64."""
 
     number: int
@@ -77,18 +73,16 @@ class Shown:
     base64: str
 
 
-@dataclass(frozen=True)
-class Facet:
-    """Something to filter by; ``values`` maps each value that occurs to how many views have it."""
+class Facet(NamedTuple):
+    """A property to filter by; ``counts`` has the number of views for each of its values."""
 
     name: str
     title: str
-    values: dict[str, int]
+    counts: dict[str, int]
 
 
-@dataclass(frozen=True)
-class SharedText:
-    """A text that ``uses`` messages have in common, written once; ``number`` is its place on the page."""
+class SharedText(NamedTuple):
+    """A text that several messages have in common, written once: its number on the page, and how many have it."""
 
     number: int
     uses: int
@@ -145,23 +139,14 @@ def _policy(style: str, script: str) -> str:
 
 
 def _pictures(report: Report) -> dict[str, Shown]:
-    """Each picture that can be shown, once, by its digest."""
+    """Each picture that a browser can show, once, by its digest."""
     found: dict[str, Shown] = {}
     for digest in dict.fromkeys(label.picture.digest for label in report.labels if label.picture is not None):
         png = report.png_of(digest)
-        if png is not None and (size := _size(png)) is not None:
-            found[digest] = Shown(len(found) + 1, *size, base64.b64encode(png).decode())
+        with contextlib.suppress(ValueError):
+            if png is not None:
+                found[digest] = Shown(len(found) + 1, *png_size(png), base64.b64encode(png).decode())
     return found
-
-
-def _size(png: bytes) -> tuple[int, int] | None:
-    """Width and height; None if a browser could not show it, or a few bytes of it mean gigabytes."""
-    try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-            image.verify()
-            return image.size if image.width * image.height <= MAX_PIXELS else None
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError):
-        return None
 
 
 def _marks(label: Label, pictures: dict[str, Shown]) -> tuple[Mark, ...]:

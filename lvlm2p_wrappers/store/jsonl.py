@@ -41,7 +41,7 @@ def _kind(line: Any) -> str | None:
 _LINE: TypeAdapter[PartRow | LoggedRow | AnswerRow] = TypeAdapter(
     Annotated[
         Annotated[PartRow, Tag("part")] | Annotated[CallRow, Tag("call")] | Annotated[AnswerRow, Tag("answer")],
-        Discriminator(_kind),
+        Discriminator(_kind, custom_error_type="kind", custom_error_message="it is no part, call or answer"),
     ]
 )
 
@@ -156,12 +156,12 @@ def _add(connection: Connection, row: PartRow | LoggedRow | AnswerRow, parts: _P
 
 def _lines(store: Store, *, pictures: bool) -> Iterator[dict[str, Any]]:
     yield {"lvlm2p_store": FORMAT}
-    written = set[str | None]()
+    written = set[str]()
     for page in pages(store, select(tables.calls), tables.calls.c.id, read_log):
-        for text in page.texts.keys() - written:
+        for text in sorted(page.texts.keys() - written):
             yield {"part": text, "text": page.texts[text]}
         if pictures:
-            for digest in page.pngs.keys() - written:
+            for digest in sorted(page.pngs.keys() - written):
                 yield {"part": digest, "png": base64.b64encode(page.pngs[digest]).decode()}
         written.update(page.texts, page.pngs)
         for row in page.calls.values():

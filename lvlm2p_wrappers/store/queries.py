@@ -9,19 +9,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, case, delete, func, or_, select, union
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    case,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+)
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, LoggedCall, Message, Outcome, StoredAnswer
 from lvlm2p_wrappers.store import tables
-from lvlm2p_wrappers.store.parts import unpack
+from lvlm2p_wrappers.store.parts import Part, unpack
 from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, said
 from lvlm2p_wrappers.store.store import Store
 
 log = logging.getLogger(__name__)
 
-_PAGE = 200  # rows read or deleted in one transaction
+_PAGE = 100  # rows read or deleted in one transaction
+_MOST_BYTES = 512 * 2**20  # of the texts and pictures of a page of calls
 
 
 class ModelUse(NamedTuple):
@@ -236,7 +250,7 @@ class LogPage(NamedTuple):
 
     calls: dict[int, LoggedRow]
     texts: dict[str, str]
-    pngs: dict[str | None, bytes]
+    pngs: dict[str, bytes]
 
 
 def read_log(connection: Connection, rows: Sequence[Row[Any]]) -> LogPage:
@@ -260,19 +274,25 @@ def read_log(connection: Connection, rows: Sequence[Row[Any]]) -> LogPage:
     return page
 
 
-def _parts(connection: Connection, wanted: Iterable[str | None]) -> tuple[dict[str, str], dict[str | None, bytes]]:
-    texts, pngs = dict[str, str](), dict[str | None, bytes]()
+def _parts(connection: Connection, wanted: Iterable[str | None]) -> tuple[dict[str, str], dict[str, bytes]]:
+    texts, pngs, size = dict[str, str](), dict[str, bytes](), 0
+    # `data` as the driver gives it: SQLAlchemy would make so many bytes of a number.
+    query = select(tables.parts.c.digest, tables.parts.c.kind, literal_column("data"))
     for digests in batches(wanted):
-        for part in connection.execute(select(tables.parts).where(tables.parts.c.digest.in_(digests))):
+        for row in connection.execute(query.where(tables.parts.c.digest.in_(digests))):
             try:
-                content = unpack(part.kind, part.data)
-            except (TypeError, ValueError) as problem:
-                log.warning("the part %r of the store is damaged and left out: %s", part.digest, problem)
+                content = unpack(Part(*row))
+            except ValueError as problem:
+                log.warning("the part %r of the store is damaged and left out: %s", row.digest, problem)
                 continue
+            if (size := size + len(content)) > _MOST_BYTES:
+                raise StoreError(
+                    f"{_PAGE} calls of the store have more than {_MOST_BYTES:,} bytes: it is not to be trusted."
+                )
             if isinstance(content, str):
-                texts[part.digest] = content
+                texts[row.digest] = content
             else:
-                pngs[part.digest] = content
+                pngs[row.digest] = content
     return texts, pngs
 
 
@@ -287,12 +307,9 @@ def _logged(connection: Connection, rows: Sequence[Row[Any]]) -> list[LoggedCall
         values = row.model_dump(exclude={"uid", "at", "layout"})
         values["schema_text"] = page.texts[row.layout]
         values["messages"] = tuple(
-            Message(
-                turn.role,
-                page.texts[turn.text],
-                Picture.from_png(page.pngs[turn.png]) if turn.png in page.pngs else None,
-            )
+            Message(turn.role, page.texts[turn.text], None if png is None else Picture.from_png(png))
             for turn in row.messages
+            for png in [page.pngs.get(turn.png or "")]
         )
         found.append(LoggedCall(number, row.at, Call(**values)))
     return found

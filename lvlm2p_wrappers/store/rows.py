@@ -40,7 +40,7 @@ class PartRow(Row):
         part = self.packed()
         if part.digest != self.digest:
             raise ValueError(f"its content has the digest {part.digest}")
-        unpack(part.kind, part.data)
+        unpack(part)
         return self
 
     def packed(self) -> Part:
@@ -62,7 +62,10 @@ class AnswerRow(Row):
 
     @model_validator(mode="after")
     def _is_json(self) -> Self:
-        from_json(self.text)
+        try:
+            from_json(self.text)
+        except ValueError as problem:
+            raise ValueError(f"its text is no JSON: {problem}") from None
         return self
 
 
@@ -101,6 +104,6 @@ def said(problem: Exception) -> str:
     if not isinstance(problem, ValidationError):
         return str(problem)
     first = problem.errors(include_url=False)[0]
-    where = ".".join(str(name) for name in first["loc"])
-    given = first["input"] if isinstance(first["input"], str | int | float) else type(first["input"]).__name__
-    return f"{where or 'it'}: {first['msg']} (it is {str(given)[:80]!r})"
+    where, given = ".".join(map(str, first["loc"])), first["input"]
+    value = f" (it is {str(given)[:80]!r})" if isinstance(given, str | int | float) else ""
+    return f"{where or 'it'}: {first['msg'].removeprefix('Value error, ')}{value}"

@@ -271,9 +271,11 @@ def locate(location: str | Path | None) -> Path | None:
     if "://" in str(location):
         raise StoreError(f"the store {str(location)!r} is a URL: give the path of a file, or None to keep nothing.")
     try:
+        if "\0" in str(location):
+            raise ValueError("it has a zero byte")
         file = Path(location).expanduser().absolute()
         is_folder = file.is_dir()
-    except (OSError, ValueError, RuntimeError) as problem:  # too long, a zero byte, an unknown user's home
+    except (OSError, ValueError, RuntimeError) as problem:  # it may be too long, or name an unknown user's home
         raise StoreError(f"the store {str(location)[:400]!r} is no path of a file: {problem}.") from None
     if is_folder:
         raise StoreError(

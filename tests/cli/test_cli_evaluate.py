@@ -1,11 +1,14 @@
 """``lvlm2p evaluate``: the metrics of a real teacher, their folder, and resuming it."""
 
 import json
+import os
 
 import pytest
 from minigrid.envs import LavaGapEnv
 
 from lvlm2p_wrappers.cli import main
+from lvlm2p_wrappers.evaluation import EvaluationFolder, read_folder
+from lvlm2p_wrappers.records import EvaluationArguments
 from tests.provider import FAULTS
 
 LAVA = "MiniGrid-LavaGapS5-v0"
@@ -68,6 +71,10 @@ class TestMetrics:
             assert part in shown
         assert f"kept in evaluations/{LAVA}__embedded-minigrid-planner" in shown
 
+    def test_without_episodes_there_is_no_empty_table_of_rollouts(self, capsys):
+        assert main(["evaluate", LAVA, "--model", PLANNER, "--states", "3", "--episodes", "0"]) == 0
+        assert "rollouts" not in capsys.readouterr().out
+
     @pytest.mark.slow
     def test_a_model_with_a_price_gets_one_for_a_run_too(self, evaluate, provider):
         found = evaluate("--states", 2, "--episodes", 0, model="openai/gpt-4o-mini")["metrics"]["price"]
@@ -109,6 +116,19 @@ class TestTheFolder:
         assert not evaluate(*args, code=130)["complete"]
         monkeypatch.undo()
         assert len((tmp_path / "e/labels.jsonl").read_text().splitlines()) == 3
+
+    def test_a_second_evaluation_into_one_folder_is_told_of_the_first(self, evaluate, capsys, tmp_path):
+        """Both used to write, so that a folder had 120 rows for 60 states."""
+        evaluate("--states", 2, "--episodes", 0, "--out", tmp_path / "e")
+        arguments = EvaluationArguments(
+            **read_folder(tmp_path / "e")[0].model_dump(include=set(EvaluationArguments.model_fields))
+        )
+        args = ["--model", PLANNER, "--states", "2", "--episodes", "0", "--out", str(tmp_path / "e")]
+        with EvaluationFolder(tmp_path / "e", arguments):
+            assert main(["evaluate", LAVA, *args]) == 2
+        shown = " ".join(capsys.readouterr().err.split())
+        assert f"is being written by another `lvlm2p evaluate` (process {os.getpid()} on " in shown
+        assert main(["evaluate", LAVA, *args]) == 0
 
     def test_offline_answers_come_from_the_store_alone(self, evaluate, provider, tmp_path):
         evaluate("--states", 2, "--episodes", 0, "--out", tmp_path / "one", model=UNPRICED)

@@ -138,6 +138,13 @@ class TestReading:
             with pytest.raises(UsageError, match=rf"line 2: {name}"):
                 read_labels(folder)
 
+    def test_a_message_that_quotes_the_file_is_one_line_that_steers_no_terminal(self, folder):
+        change_line(folder / "labels.jsonl", 1, lambda row: row | {"\x1b[2J one\ntwo" + "o" * 1000: 1})
+        with pytest.raises(UsageError, match="line 2: one twooo") as error:
+            read_labels(folder)
+        assert len(str(error.value)) < 600
+        assert "\x1b" not in str(error.value)
+
     def test_probabilities_that_fit_no_actions_are_refused(self, folder):
         change_line(folder / "labels.jsonl", 1, lambda row: row | {"probs": [1.0]})
         with pytest.raises(UsageError, match="line 2: .*state 1 has 1 probabilities for 2 actions"):

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import struct
+import zlib
 
 import pytest
 
@@ -300,11 +302,26 @@ def test_a_folder_that_is_no_evaluation_is_named(tmp_path):
         from_evaluation(tmp_path)
 
 
-def test_a_missing_or_damaged_picture_costs_nothing_else(folder):
-    first, second = (label["picture"] for label in read_lines(folder / "labels.jsonl")[:2])
-    (folder / "pictures" / f"{first}.png").unlink()
-    (folder / "pictures" / f"{second}.png").write_bytes(b"<svg onload=x>")
+def png(width, height):
+    """A PNG file of few bytes that claims this size."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    parts = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"<svg onload=x>", png(60_000, 60_000), png(10_000, 6_000), png(0, 0), png(9, 9)[:-13] + b"\xff" * 13],
+    ids=["missing", "empty", "SVG", "3600 megapixels", "60 megapixels", "no pixels", "damaged"],
+)
+def test_a_picture_that_cannot_be_shown_costs_only_itself(folder, content):
+    """A PNG that is none, or whose few bytes mean gigabytes, used to end the report."""
+    digest = read_lines(folder / "labels.jsonl")[0]["picture"]
+    file = folder / "pictures" / f"{digest}.png"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
     page = page_of(folder)
     assert "The picture is missing." in view(page, 0).words
-    assert "The picture is missing." in view(page, 1).words
-    assert len(list(page.all("image"))) == 6
+    assert len(list(page.all("image"))) == 7

@@ -1,10 +1,12 @@
-"""Reading, publishing and pruning what a store holds."""
+"""Reading and pruning what a store holds."""
 
 import contextlib
 import io
 import sqlite3
+import struct
 import time
-from dataclasses import replace
+import tracemalloc
+import zlib
 
 import pytest
 
@@ -12,7 +14,7 @@ from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Message
-from lvlm2p_wrappers.store import Store, parts
+from lvlm2p_wrappers.store import Store
 from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 
 
@@ -27,7 +29,13 @@ def store(file):
         yield opened
 
 
-class TestArchive:
+def spoil(store, statement, *values):
+    """Change the store's file behind its back."""
+    with contextlib.closing(sqlite3.connect(store.path)) as raw, raw:
+        assert raw.execute(statement, values).rowcount > 0
+
+
+class TestLog:
     def test_calls_come_back_whole_and_newest_first(self, store):
         store.record(CALL, ANSWER)
         store.record(FAILURE)
@@ -85,6 +93,95 @@ class TestArchive:
         assert (found.answers, found.calls, found.models) == ({}, {}, ())
 
 
+class TestDamage:
+    """Somebody else's store may hold anything: what cannot be read is named and left out, and the rest is there."""
+
+    @pytest.fixture
+    def store(self, store):
+        store.record(changed(CALL, key="good"), ANSWER)
+        own = changed(CALL, key="bad", messages=(Message("user", "words of its own"),))
+        store.record(own, Answer("{}", "m"))
+        return store
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE calls SET at = 'yesterday' WHERE key = 'bad'",
+            "UPDATE calls SET at = 1e300 WHERE key = 'bad'",
+            "UPDATE calls SET outcome = 'splendid' WHERE key = 'bad'",
+            "UPDATE calls SET prompt_tokens = 'many' WHERE key = 'bad'",
+            "UPDATE calls SET env_id = x'ff00' WHERE key = 'bad'",
+            "UPDATE calls SET schema = 7 WHERE key = 'bad'",
+            "UPDATE turns SET role = 'wizard' WHERE call_id = 2",
+            "UPDATE turns SET text = 'of another' WHERE call_id = 2",
+            "UPDATE parts SET data = x'fffe' WHERE kind = 'text' AND data = CAST('words of its own' AS BLOB)",
+            "UPDATE parts SET data = 7 WHERE kind = 'text' AND data = CAST('words of its own' AS BLOB)",
+            "UPDATE parts SET kind = 'text+zlib' WHERE kind = 'text' AND data = CAST('words of its own' AS BLOB)",
+            "DELETE FROM parts WHERE kind = 'text' AND data = CAST('words of its own' AS BLOB)",
+        ],
+    )
+    def test_a_damaged_call_is_named_and_the_others_are_read_and_exported(self, store, damage, caplog, tmp_path):
+        """Random bytes in the table of parts, or text in the place of a number, ended in tracebacks."""
+        spoil(store, damage)
+        assert [logged.call.key for logged in stores.calls(store)] == ["good"]
+        assert "the call 2 of the store is damaged and left out" in caplog.text
+        assert stores.call(store, 2) is None
+        exported = io.StringIO()
+        stores.export(store, exported)
+        exported.seek(0)
+        with Store(tmp_path / "copy.sqlite") as copy:
+            assert stores.load(copy, exported) == (2, 1, 0)
+            assert next(stores.calls(copy)).call == changed(CALL, key="good")
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE answers SET at = 'yesterday' WHERE key = 'bad'",
+            "UPDATE answers SET text = x'00' WHERE key = 'bad'",
+            "UPDATE answers SET text = 'no JSON' WHERE key = 'bad'",
+        ],
+    )
+    def test_a_damaged_answer_is_named_and_the_others_are_there(self, store, damage, caplog):
+        spoil(store, damage)
+        assert [stored.key for stored in stores.answers(store)] == ["good"]
+        assert "the answer 'bad' of the store is damaged" in caplog.text
+
+    def test_a_picture_that_is_none_is_left_out_of_its_call(self, store, caplog):
+        """A PNG header that promised 60,000 x 60,000 pixels stopped the export."""
+        huge = bytearray(PNG)
+        huge[16:24] = struct.pack(">II", 60_000, 60_000)
+        for data in (bytes(huge), PNG[:-20], b"\x89PNG\r\n\x1a\n" + bytes(100)):
+            spoil(store, "UPDATE parts SET data = ? WHERE kind = 'png'", data)
+            (call,) = (logged.call for logged in stores.calls(store, key="good"))
+            assert [message.picture for message in call.messages] == [None, None]
+            assert "damaged and left out: " in caplog.text
+            caplog.clear()
+            exported = io.StringIO()
+            stores.export(store, exported)
+            assert '"png": "' not in "".join(line for line in exported.getvalue().splitlines() if '"part"' in line)
+
+    def test_a_text_that_unpacks_to_gigabytes_is_not_unpacked(self, store, caplog):
+        spoil(store, "UPDATE parts SET data = ? WHERE kind = 'text+zlib'", zlib.compress(bytes(100 * 2**20), 1))
+        tracemalloc.start()
+        assert [logged.call.key for logged in stores.calls(store)] == ["bad"]
+        assert tracemalloc.get_traced_memory()[1] < 160 * 2**20
+        tracemalloc.stop()
+        assert "more than 67,108,864 bytes" in caplog.text
+
+    def test_texts_that_unpack_to_gigabytes_together_are_not_all_unpacked(self, store, monkeypatch):
+        monkeypatch.setattr("lvlm2p_wrappers.store.queries._MOST_BYTES", 1000)
+        with pytest.raises(StoreError, match="more than 1,000 bytes: it is not to be trusted"):
+            list(stores.calls(store))
+
+    def test_one_call_is_read_without_the_others(self, store, caplog):
+        """`store show 17` decoded every newer call on its way."""
+        spoil(store, "UPDATE calls SET at = 'yesterday' WHERE key = 'bad'")
+        found = stores.call(store, 1)
+        assert (found.id, found.call) == (1, changed(CALL, key="good"))
+        assert stores.call(store, 3) is None
+        assert not caplog.records
+
+
 class TestPruning:
     def test_old_calls_go_with_their_answers_and_the_parts_that_nothing_else_needs(self, store, file):
         store.record(CALL, ANSWER)
@@ -129,78 +226,25 @@ class TestPruning:
         assert stores.prune(store, model=ANSWER.model).calls == 450
         assert stores.stats(store).size_bytes < full / 4
 
+    def test_one_answer_can_be_pruned_alone(self, store):
+        """A bad answer could only be dropped with all of its model's."""
+        store.record(CALL, ANSWER)
+        store.record(changed(CALL, key="bad"), Answer("{}", ANSWER.model))
+        assert stores.prune(store, key="bad", dry_run=True) == (1, 1, 0)
+        assert store.get("bad") is not None
+        assert stores.prune(store, key="bad") == (1, 1, 0)
+        assert (store.get("bad"), store.get("k")) == (None, ANSWER)
+        assert [logged.call.key for logged in stores.calls(store)] == ["k"]
+
+    def test_what_would_be_pruned_is_counted_without_reading_it(self, store, caplog):
+        """A dry run loaded every picture in order to count."""
+        store.record(CALL, ANSWER)
+        spoil(store, "UPDATE parts SET data = x'00' WHERE kind = 'png'")
+        assert stores.prune(store, model=ANSWER.model, dry_run=True) == (1, 1, 0)
+        assert not caplog.records
+
     def test_pruning_without_a_condition_is_refused(self, store):
         store.record(CALL, ANSWER)
         with pytest.raises(StoreError, match="needs a condition"):
             stores.prune(store)
         assert store.get("k") == ANSWER
-
-
-class TestExchange:
-    @pytest.fixture
-    def exported(self, store):
-        store.record(CALL, ANSWER)
-        store.record(FAILURE)
-        store.record(changed(CALL, key="other", messages=()), Answer("{}", "m"))
-        lines = io.StringIO()
-        assert stores.export(store, lines) == len(lines.getvalue().splitlines())
-        return lines.getvalue()
-
-    @staticmethod
-    def contents(store):
-        return [(logged.at, logged.call) for logged in stores.calls(store)], list(stores.answers(store))
-
-    def test_a_store_survives_export_and_import(self, store, exported, tmp_path):
-        with Store(tmp_path / "copy.sqlite") as copy:
-            assert stores.load(copy, io.StringIO(exported)) == (2, 3, 0)
-            assert self.contents(copy) == self.contents(store)
-
-    def test_importing_twice_adds_nothing(self, store, exported):
-        before = self.contents(store)
-        assert stores.load(store, io.StringIO(exported)) == (0, 0, 5)
-        assert self.contents(store) == before
-
-    def test_an_answer_that_is_there_already_stays(self, exported, tmp_path):
-        with Store(tmp_path / "mine.sqlite") as mine:
-            mine.record(CALL, Answer('{"mine": 1}', "m"))
-            assert stores.load(mine, io.StringIO(exported)) == (1, 3, 1)
-            assert mine.get("k") == Answer('{"mine": 1}', "m")
-
-    def test_pictures_can_be_left_out_and_added_later(self, store, exported, tmp_path):
-        small = io.StringIO()
-        stores.export(store, small, pictures=False)
-        assert len(small.getvalue()) < len(exported) - len(PNG)
-        with Store(tmp_path / "copy.sqlite") as copy:
-            stores.load(copy, io.StringIO(small.getvalue()))
-            blind = [logged.call for logged in stores.calls(copy, key="k", outcome="ok")]
-            assert blind == [changed(CALL, messages=(CALL.messages[0], replace(CALL.messages[1], picture=None)))]
-            stores.load(copy, io.StringIO(exported))
-            assert self.contents(copy) == self.contents(store)
-
-    @pytest.mark.parametrize("first", ["", "notes\n", "[1]\n", '{"answer": "k"}\n', '{"lvlm2p_store": 99}\n'])
-    def test_what_is_no_export_is_refused(self, store, first):
-        with pytest.raises(StoreError, match=r"this is no export|format 99.*upgrade"):
-            stores.load(store, io.StringIO(first))
-
-    @pytest.mark.parametrize(
-        "broken",
-        [
-            "cut sho",
-            "[]",
-            '{"answer": "x", "text": "{}"}',
-            '{"answer": "x", "text": null, "model": "m", "at": 1}',
-            '{"answer": {}, "text": "{}", "model": "m", "at": 1}',
-            '{"part": "0123", "text": "not what has this digest"}',
-            '{"part": "0123", "png": "*"}',
-            '{"call": "x", "messages": []}',
-            '{"nothing": 1}',
-        ],
-    )
-    def test_a_broken_line_is_named(self, store, broken):
-        empty = f'{{"part": "{parts.digest(b"")}", "text": ""}}'
-        with pytest.raises(StoreError, match="line 3 of the import is broken"):
-            stores.load(store, io.StringIO("\n".join(['{"lvlm2p_store": 1}', empty, broken])))
-
-    def test_a_store_in_memory_imports_nothing(self, exported):
-        with pytest.raises(StoreError, match="in memory"):
-            stores.load(Store(None), io.StringIO(exported))

@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
+import shutil
 import sqlite3
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,7 +14,7 @@ import platformdirs
 import pytest
 
 from lvlm2p_wrappers import store as stores
-from lvlm2p_wrappers.errors import StoreError, UsageError
+from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.records import Answer, Message
 from lvlm2p_wrappers.store import Store
 from tests.store.store_samples import ANSWER, CALL, FAILURE, changed
@@ -165,14 +168,37 @@ class TestBadPlaces:
         with contextlib.closing(sqlite3.connect(file)) as other:
             assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (2,)
 
-    def test_a_store_of_a_newer_schema_is_refused_with_both_versions_and_the_way_out(self, file):
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "CREATE VIEW more AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
+            "CREATE TRIGGER spy AFTER INSERT ON calls BEGIN DELETE FROM answers; END",
+            "CREATE VIRTUAL TABLE words USING fts5(word)",
+        ],
+    )
+    def test_a_store_that_brings_code_of_its_own_is_refused(self, file, statement):
         Store(file).close()
         with contextlib.closing(sqlite3.connect(file)) as raw, raw:
-            raw.execute("UPDATE meta SET value = '7' WHERE name = 'schema_version'")
-        with pytest.raises(StoreError, match=r"version 7.* up to 1: upgrade with `pip install -U lvlm2p`") as caught:
-            Store(file)
-        assert str(file) in str(caught.value)
-        assert isinstance(caught.value, UsageError)
+            raw.execute(statement)
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match="views, triggers or virtual tables: it is not an lvlm2p store"):
+                Store(file, read_only=read_only)
+
+    def test_an_answer_that_is_no_text_is_named_with_the_command_that_drops_it(self, store, file):
+        store.record(CALL, ANSWER)
+        with contextlib.closing(sqlite3.connect(file)) as raw, raw:
+            raw.execute("UPDATE answers SET text = x'00'")
+        for ask in (store.get, lambda key: store.get_or_claim(key, seconds=1)):
+            with pytest.raises(StoreError, match="no text.*`lvlm2p store prune --key k --store .*sqlite --yes`"):
+                ask("k")
+        stores.prune(store, key="k")
+        assert store.get_or_claim("k", seconds=1) is True
+
+    @pytest.mark.parametrize("path", ["x" * 300, "a/" * 3000 + "x", "zero\0byte", "~nobody-of-this-name/store.sqlite"])
+    def test_a_path_that_cannot_be_one_is_named(self, path):
+        with pytest.raises(StoreError, match="is no path of a file|cannot be opened|cannot be used") as caught:
+            Store(path)
+        assert path[:200] in str(caught.value) or repr(path[:200]) in str(caught.value)
 
     def test_a_damaged_file_is_named_when_it_is_read(self, file):
         with Store(file) as store:
@@ -220,6 +246,105 @@ class TestReading:
         with pytest.raises(StoreError, match="cannot be used"):
             Store(tmp_path / "none.sqlite", read_only=True)
         assert not list(tmp_path.glob("none*"))
+
+
+@contextlib.contextmanager
+def nothing_can_be_written(folder):
+    """A function that runs Python code where the folder is on a file system that is only read."""
+    prelude = f"import os, sys; sys.path[:0] = {sys.path!r}\nfrom lvlm2p_wrappers.store import Store\n"
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+
+    def run(code):
+        command = [sys.executable, "-c", prelude + code]
+        if os.geteuid() == 0:
+            command = ["unshare", "--mount", "sh", "-c", mount, str(folder), *command]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    if os.geteuid() == 0 and (not shutil.which("unshare") or run("").returncode):
+        pytest.skip("root may write everywhere, and cannot mount here")
+    folder.chmod(0o500)
+    try:
+        yield run
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs folders that are only read")
+class TestReadOnlyFolder:
+    @pytest.fixture
+    def folder(self, store, tmp_path):
+        """What a killed run leaves: a store with 20 answers, of which the last are in its write-ahead log."""
+        for number in range(20):
+            store.record(changed(CALL, key=str(number)), ANSWER)
+        folder = tmp_path / "theirs"
+        folder.mkdir()
+        for end in ("", "-wal", "-shm"):
+            shutil.copy(store.path + end, folder / f"a.sqlite{end}")
+        return folder
+
+    ASK = "print(len([n for n in range(20) if Store({file!r}, read_only=True).get(str(n))]))"
+
+    def test_a_store_of_a_killed_run_is_read_whole_or_refused_with_the_way_out(self, folder, tmp_path):
+        """Its write-ahead log was passed over in silence: 51 of 52 answers were not seen."""
+        Store(folder / "b.sqlite").close()
+        with nothing_can_be_written(folder) as run:
+            ask = self.ASK.format(file=str(folder / "a.sqlite"))
+            closed = f"Store({str(folder / 'b.sqlite')!r}, read_only=True)"
+            assert run(f"{ask}; {closed}").stdout == "20\n"
+        (folder / "a.sqlite-shm").unlink()  # as where both files were copied
+        with nothing_can_be_written(folder) as run:
+            refused = run(self.ASK.format(file=str(folder / "a.sqlite")))
+            assert "a.sqlite-wal, which cannot be read where nothing can be written. Copy both" in refused.stderr
+        for name in ("a.sqlite", "a.sqlite-wal"):
+            shutil.copy(folder / name, tmp_path)
+        with Store(tmp_path / "a.sqlite", read_only=True) as copied:
+            assert all(copied.get(str(number)) == ANSWER for number in range(20))
+
+
+class TestNetworkFileSystems:
+    """SQLite's write-ahead log cannot be shared over a network, and nothing warned of it."""
+
+    MOUNTS = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+40 27 0:40 / {folder} rw,relatime shared:7 - {kind} server:/export/home rw,vers=4.2
+41 40 0:41 / {folder}/local rw,relatime - tmpfs tmpfs rw
+"""
+
+    @pytest.fixture
+    def mounted(self, tmp_path, monkeypatch):
+        def mounted(kind):
+            folder = tmp_path / kind / "a home"
+            (folder / "local").mkdir(parents=True)
+            mounts = tmp_path / kind / "mountinfo"
+            mounts.write_text(self.MOUNTS.format(folder=str(folder).replace(" ", "\\040"), kind=kind))
+            monkeypatch.setattr("lvlm2p_wrappers.store.sqlite._MOUNTS", mounts)
+            return folder
+
+        return mounted
+
+    @pytest.mark.parametrize(
+        "kind", ["nfs", "nfs4", "cifs", "smb3", "lustre", "fuse.sshfs", "9p", "gpfs", "beegfs", "ceph"]
+    )
+    def test_a_store_there_is_warned_of_once_with_the_way_out(self, mounted, kind, caplog):
+        folder = mounted(kind)
+        for name in ("a.sqlite", "b.sqlite"):
+            with Store(folder / name) as store:
+                store.record(CALL, ANSWER)
+        (record,) = caplog.records
+        told = record.getMessage()
+        assert f"{folder} is on a network file system ({kind})" in told
+        assert "LVLM2P_STORE" in told
+
+    def test_a_local_disk_mounted_below_is_not_warned_of(self, mounted, caplog):
+        Store(mounted("nfs4") / "local" / "a.sqlite").close()
+        Store(mounted("ext4") / "a.sqlite").close()
+        assert not caplog.records
+
+    def test_where_nothing_tells_the_mounts_nothing_is_warned_of(self, tmp_path, monkeypatch, caplog):
+        monkeypatch.setattr("lvlm2p_wrappers.store.sqlite._MOUNTS", tmp_path / "none")
+        Store(tmp_path / "new" / "a.sqlite").close()
+        assert not caplog.records
 
 
 class TestSecrets:

@@ -1,8 +1,10 @@
 """One store in several processes: written at once, forked, killed, and asked so that nothing is paid for twice."""
 
 import contextlib
+import io
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -10,9 +12,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lvlm2p_wrappers import store as stores
+from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.records import Message
 from lvlm2p_wrappers.store import Store
 from tests.store.store_samples import ANSWER, CALL, FAILURE, changed
 
@@ -42,7 +47,9 @@ def worker(code, *arguments):
     )
     command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
 
 
 def finish(process):
@@ -111,6 +118,35 @@ for i in range(10**9):
             logged = {logged.call.key for logged in stores.calls(store)}
             assert logged == {stored.key for stored in stores.answers(store)}  # a call and its answer come together
             store.record(changed(CALL, key="after"), ANSWER)
+
+    def test_pruning_takes_nothing_that_an_import_brings_meanwhile(self, store, tmp_path):
+        """An import during `prune --yes` lost texts and pictures: 738 of 1,448 calls could still be listed."""
+        for i in range(300):
+            picture = Picture(np.full((8, 8, 3), i % 256, np.uint8))
+            store.record(changed(CALL, key=str(i), messages=(Message("user", f"view {i}", picture),)), ANSWER)
+        exported = io.StringIO()
+        stores.export(store, exported)
+        with Store(tmp_path / "copy.sqlite") as copy, contextlib.closing(sqlite3.connect(copy.path)) as raw:
+            pruner = worker(
+                """
+from lvlm2p_wrappers.store import prune
+store = Store(sys.argv[1]); say("ready")
+while not os.path.exists(sys.argv[2]):
+    prune(store, older_than_days=0)
+""",
+                copy.path,
+                tmp_path / "stop",
+            )
+            pruner.stdout.readline()
+            for _ in range(5):
+                exported.seek(0)
+                stores.load(copy, exported)
+                for column in ("text", "png"):
+                    lost = f"SELECT count(*) FROM turns WHERE {column} NOT IN (SELECT digest FROM parts)"
+                    assert raw.execute(lost).fetchone() == (0,)
+                stores.prune(copy, older_than_days=0)
+            (tmp_path / "stop").touch()
+            finish(pruner)
 
     @needs_fork
     def test_a_forked_child_and_its_parent_use_one_store_while_threads_write(self, store):
@@ -213,6 +249,25 @@ class TestClaims:
     def test_closing_a_store_ends_its_claims(self, store, file):
         with Store(file) as other:
             assert other.get_or_claim("k", seconds=60) is True
+        assert store.get_or_claim("k", seconds=60) is True
+
+    @pytest.mark.parametrize(
+        ("owner", "expires"),
+        [
+            ("another-host:1:token", time.time() + 10**9),
+            ("another-host:1:token", float("inf")),
+            ("another-host:1:token", "tomorrow"),
+            ("nobody", time.time() + 600),
+            ("host:x:token", time.time() + 600),
+            (f"{socket.gethostname()}:-1:token", time.time() + 600),
+            (f"{socket.gethostname()}:{10**30}:token", time.time() + 600),
+            (b"\xff", time.time() + 600),
+        ],
+    )
+    def test_a_claim_that_no_store_can_have_made_is_worth_nothing(self, store, file, owner, expires):
+        """A store of somebody else's, with a claim that never ends, kept a run waiting for ever."""
+        with contextlib.closing(sqlite3.connect(file)) as raw, raw:
+            raw.execute("INSERT INTO claims VALUES ('k', ?, ?)", (owner, expires))
         assert store.get_or_claim("k", seconds=60) is True
 
     @pytest.mark.skipif(sys.platform == "win32", reason="only time ends the claim of a dead process there")
