@@ -56,6 +56,20 @@ def headline_table(results, algos=ALGOS):
     return table(columns, lines)
 
 
+def readme_table(results, algo="ppo"):
+    """Samples to threshold of the three methods side by side, a row a task: the short form of the headline table."""
+    headline, lines = results.of("threshold"), []
+    for task in TASKS:
+        plain = headline.get((task, algo, "plain"))
+        cells = [with_range(plain, "solved_frames", 0)] if plain else ["-"]
+        for method in ("paper", "best"):
+            rows = headline.get((task, algo, method))
+            frames = with_range(rows, "solved_frames", 0).split(" (")[0] if rows else "-"
+            cells.append(f"{frames}, {speed_up([(needed(plain), needed(rows))])}" if plain and rows else frames)
+        lines.append([task, *cells])
+    return table(["task", f"{algo.upper()} alone, tuned", "the paper's method", "our variant"], lines)
+
+
 def commands_table(results, suite, algos=ALGOS):
     """The command of every kind of run of a suite; its other seeds differ in seed and salt alone."""
     lines = []
@@ -177,6 +191,7 @@ def spread(rows, key):
 
 TABLES = {
     "headline": headline_table,
+    "readme": readme_table,
     "teachers": teacher_table,
     "tuning": tuning_table,
     "ablation": partial(comparison_table, suite="ablation"),
