@@ -64,7 +64,7 @@ class Client:
         self._sending: set[asyncio.Task[Any] | None] = set()
         self._given_up: WeakSet[asyncio.Task[Any] | None] = WeakSet()
         self._worst_case = pricing.WorstCase()
-        self._alone: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._one_by_one: defaultdict[Hashable, RateLimiter] = defaultdict(lambda: RateLimiter(1))
 
     async def ask(self, request: Request, log: Log) -> Reply:
         """Make a call, repeating it after faults that may pass.
@@ -142,20 +142,20 @@ class Client:
         """Make a call when its turn has come; under a budget alone, until a bill was within what was expected."""
         self.raise_if_given_up()
         self._raise_if_stopped(request.model)
+        # A second stage first: a label is worth more than the beginning of another one.
+        urgent = request.question.stage == "action"
         if not self._is_price_sure(request):
-            async with self._alone[pricing.kind(request)]:
+            async with self._one_by_one[pricing.kind(request)].slot(urgent=urgent):
                 if not self._is_price_sure(request):
-                    return await self._within_limits(request, attempt, log)
-        return await self._within_limits(request, attempt, log)
+                    return await self._within_limits(request, attempt, log, urgent=urgent)
+        return await self._within_limits(request, attempt, log, urgent=urgent)
 
     def _is_price_sure(self, request: Request) -> bool:
         is_free = self.budget.usd is None or not any(pricing.rates(request.model) or ())
         return is_free or self._worst_case.is_sure(request)
 
-    async def _within_limits(self, request: Request, attempt: int, log: Log) -> Reply:
+    async def _within_limits(self, request: Request, attempt: int, log: Log, *, urgent: bool) -> Reply:
         """Wait until budget and rate limiter allow the call, and make it."""
-        # A second stage first: a label is worth more than the beginning of another one.
-        urgent = request.question.stage == "action"
         worst = 0.0 if self.budget.usd is None else self._worst_case.usd(request)
         reserved = await self.budget.reserve(worst, urgent=urgent)
         task, is_sent = asyncio.current_task(), False

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from lvlm2p_wrappers import BadReplyError, ModelError, Teacher, TransportError, VectorTeacherWrapper
+from lvlm2p_wrappers import BadReplyError, ModelError, Teacher, TeacherError, TransportError, VectorTeacherWrapper
 from lvlm2p_wrappers.schemas import MAX_REPLY_CHARS
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.views import viewer
@@ -45,11 +45,15 @@ STOPS = Expected("no", "ModelError")
 
 EXPECTED = {
     **dict.fromkeys(["401", "401_echoing_key", "403", "404"], STOPS),
-    **dict.fromkeys(["400", "413"], GIVEN_UP),
-    **dict.fromkeys(["408", "429", "429_retry_after", "500", "503", "529"], RETRIED),
+    **dict.fromkeys(["400", "413", "redirect", "gzip_bomb", "endless_body"], GIVEN_UP),
+    **dict.fromkeys(["408", "429", "429_retry_after", "500", "503", "529", "escape_sequences"], RETRIED),
     **dict.fromkeys(["connection_refused", "reset", "dropped_mid_body", "time_out", "endless_drip"], RETRIED),
     **dict.fromkeys(["html", "invalid_utf8"], RETRIED),
     **dict.fromkeys(["slow_drip", "fenced_json", "json_after_prose", "sum_0.97", "sum_1.3"], LABEL),
+    **dict.fromkeys(["usage_missing", "usage_zero", "usage_negative", "usage_absurd"], LABEL),
+    # LiteLLM cannot read an answer of theirs without it.
+    **dict.fromkeys(["usage_missing (gemini)", "usage_missing (anthropic)"], RETRIED),
+    **dict.fromkeys(["own_price", "other_model", "key_as_model"], LABEL),
     **dict.fromkeys(["refusal", "content_filter"], TAKEN_FOR_AN_ANSWER),
     # Ollama has no word for either: the one comes as prose, the other as an empty reply.
     **dict.fromkeys(["refusal (ollama)", "content_filter (ollama)"], REPAIRED),
@@ -59,7 +63,7 @@ EXPECTED = {
 }
 
 PLAYED = [name for name in FAULTS if name in EXPECTED]
-SAMPLE = ["429_retry_after", "content_filter", "refusal", "html", "nan"]
+SAMPLE = ["429_retry_after", "content_filter", "refusal", "html", "nan", "redirect", "usage_missing", "key_as_model"]
 ROWS = [
     pytest.param(wire, fault, marks=[] if wire == "openai" or fault in SAMPLE else pytest.mark.slow)
     for wire in WIRES
@@ -196,12 +200,12 @@ def test_a_fault_that_stays_ends_as_the_table_says(provider, tmp_path, caplog, w
         assert len(provider.log) == asked  # it is remembered, not asked again
     message = str(raised.value)
     assert WIRES[wire].model in message
-    assert "\n" not in message
+    assert message.isprintable()
     assert len(message) < 600
     refused = FAULTS[fault].refused
     for call, exchange in zip(logged(), actions(provider), strict=True):
         assert call.status in ({refused.status} if refused else {None, 200})
-        assert "\n" not in call.problem
+        assert call.problem.isprintable()
         assert 0 < len(call.problem) < 600
         if end == "BadReplyError":
             assert call.outcome == "bad_reply"
@@ -254,6 +258,35 @@ def test_a_label_that_comes_through_mixed_faults_is_what_the_provider_sent_for_i
         last = [exchange for exchange in actions(provider) if exchange.seen.pictures[-1] == view.picture.png][-1]
         assert np.allclose(probs, sent(last), atol=1e-6)
     assert given > 15
+
+
+def test_a_request_that_the_provider_cannot_work_with_costs_its_own_row_only(provider):
+    """One HTTP 400, about a length or a picture, ended a run that skips errors; the rollout's other rows were lost."""
+    envs = gym.make_vec("MiniGrid-Fetch-6x6-N2-v0", num_envs=4, vectorization_mode="sync")
+    pictures = []
+
+    def refuse_the_third(seen):
+        pictures.append(seen.pictures) if seen.pictures not in pictures else None
+        return played("400") if pictures.index(seen.pictures) == 2 else None
+
+    provider.faults = refuse_the_third
+    _, infos = VectorTeacherWrapper(envs, WIRES["openai"].model, on_error="skip").reset(seed=[3, 4, 5, 6])
+    assert sorted(infos["_teacher_probs"]) == [False, True, True, True]
+
+
+def test_a_request_that_no_provider_can_work_with_ends_the_run_and_says_what_the_provider_says(provider):
+    provider.faults = lambda _: played("400")
+    envs = gym.make_vec("MiniGrid-Fetch-6x6-N2-v0", num_envs=40, vectorization_mode="sync")
+    taught = VectorTeacherWrapper(envs, WIRES["openai"].model, on_error="skip")
+    with pytest.raises(TeacherError, match=r"20 questions in a row .*HTTP 400: Request contains an invalid argument"):
+        taught.reset(seed=0)
+
+
+def test_googles_word_for_a_refused_key_is_the_users_mistake_although_its_status_is_400(provider, monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", "made-up-key")
+    with pytest.raises(ModelError, match="refused the key in GEMINI_API_KEY or GOOGLE_API_KEY"):
+        ask(taught("gemini"))
+    assert len(provider.log) == 1
 
 
 def test_what_is_wrong_with_a_reply_is_quoted_in_short_however_long_its_keys(provider):

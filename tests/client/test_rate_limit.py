@@ -1,53 +1,19 @@
-"""How fast, and for how much, a client calls: concurrency that gives way and comes back, and a budget that holds."""
+"""How fast a client calls: concurrency that gives way and comes back, and requests a minute."""
 
 import asyncio
-import itertools
+import functools
+import random
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
-from lvlm2p_wrappers import BudgetError, Teacher, TeacherError
-from lvlm2p_wrappers.client import Budget, Client, Request, submit
+from lvlm2p_wrappers import Teacher
+from lvlm2p_wrappers.client import Reply, submit
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
-from lvlm2p_wrappers.prompts import PromptSet
-from lvlm2p_wrappers.views import viewer
-from tests.provider import FAULTS, WIRES, Provider, random_faults
-
-MODEL = "openai/gpt-4o-mini"
-PRICED = ["openai", *(pytest.param(wire, marks=pytest.mark.slow) for wire in ("gemini", "anthropic"))]
-MIXED = ["429", "500", "503", "reset", "dropped_mid_body", "html", "sum_7", "thinking_ate_the_tokens"]
-
-
-@pytest.fixture
-def provider(monkeypatch):
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.FIRST_PAUSE_S", 0.02)
-    with Provider() as provider:
-        for name, value in provider.env.items():
-            monkeypatch.setenv(name, value)
-        yield provider
-
-
-def views(count, first=0):
-    env = gym.make("MiniGrid-Fetch-6x6-N2-v0")
-    for seed in range(first, first + count):
-        env.reset(seed=seed)
-        yield viewer(env).view()
-
-
-def labels(teacher, views):
-    """What came of each view, all asked about at once: a distribution, or the error."""
-
-    def ask(view):
-        try:
-            return teacher.advise(view).probs
-        except TeacherError as error:
-            return error
-
-    with ThreadPoolExecutor(128) as pool:
-        return list(pool.map(ask, views))
+from tests.client.asking import MODEL, client, ignore, labels, request_of, views
+from tests.provider import FAULTS, WIRES
 
 
 class Traffic:
@@ -159,68 +125,71 @@ def test_a_provider_that_refuses_is_asked_less_at_a_time_until_it_does_not(provi
     assert provider.peak_in_flight > 8
 
 
-@pytest.mark.parametrize(
-    "fault", ["time_out", "endless_drip", "reset", "dropped_mid_body", "html", "invalid_utf8", "500", "408"]
-)
-@pytest.mark.parametrize("wire", PRICED)
-def test_a_call_of_unknown_outcome_is_charged_at_its_reservation(provider, wire, fault):
-    spent, reserved = spend(provider, WIRES[wire].model, fault)
-    assert spent == reserved > provider.cost_usd
+@pytest.mark.parametrize("pace", ["all at once", "a steady trickle", "around a boundary"])
+def test_no_more_calls_than_rpm_arrive_within_any_minute(pace):
+    """With `rpm=20` and 64 calls at once, 40 arrived within the first 59 s: they were counted before they were sent.
+
+    A minute is 0.3 s here.
+    """
+
+    async def play():
+        limiter = RateLimiter(64, rpm=20, window_s=0.3)
+        arrivals = []
+
+        async def call(number):
+            await asyncio.sleep({"all at once": 0, "a steady trickle": number / 200}.get(pace, 0.28 * (number > 19)))
+            async with limiter.slot(urgent=number % 3 == 0):
+                await asyncio.sleep(random.uniform(0, 0.2))  # until it arrives
+                arrivals.append(time.monotonic())
+                await asyncio.sleep(random.uniform(0, 0.05))  # until it is answered
+
+        await asyncio.gather(*(call(number) for number in range(80)))
+        arrivals.sort()
+        assert min(later - earlier for earlier, later in zip(arrivals, arrivals[20:], strict=False)) >= 0.3
+        assert arrivals[-1] - arrivals[0] < 3
+
+    asyncio.run(play())
 
 
-@pytest.mark.parametrize("fault", ["400", "401", "403", "404", "413", "429", "503", "529"])
-@pytest.mark.parametrize("wire", PRICED)
-def test_a_call_that_the_provider_refused_is_not_charged(provider, wire, fault):
-    assert spend(provider, WIRES[wire].model, fault)[0] == provider.cost_usd == 0
+def test_no_more_calls_than_rpm_reach_the_provider_although_the_first_take_longest(provider, monkeypatch):
+    limiter = functools.partial(RateLimiter, window_s=1.0)
+    monkeypatch.setattr("lvlm2p_wrappers.client.client.RateLimiter", limiter)
+    provider.latency = 0.1
+    labels(Teacher(MODEL, store=None, concurrency=64, rpm=20), views(24))
+    arrivals = sorted(each.received for each in provider.log)
+    assert len(arrivals) == 48
+    assert min(later - earlier for earlier, later in zip(arrivals, arrivals[20:], strict=False)) >= 1.0
 
 
-def test_a_call_that_is_given_up_before_it_is_made_costs_no_budget(provider):
-    provider.latency = 0.3
-    budget = Budget(usd=1.0)
-    client = Client(concurrency=1, rpm=None, budget=budget, timeout_s=20, max_retries=0, api_bases={})
-    first, second = (submit(client.ask(request_of(each), lambda _: None)) for each in views(2))
-    while not provider.log:
-        time.sleep(0.01)
-    second.cancel()
-    first.result()
-    assert budget.made_calls == len(provider.log) == 1
-    assert budget.spent_usd + budget.reserved_usd == pytest.approx(provider.cost_usd)
+def test_after_ctrl_c_thousands_of_open_questions_are_not_sent_any_more_within_a_second(provider):
+    """The first Ctrl-C went on paying for some 500 calls, for 41 s."""
+    provider.latency = 0.5
+    request, asked = request_of(next(views(1))), client(concurrency=16, max_retries=3)
+
+    async def rush():
+        tasks = [asyncio.ensure_future(asked.ask(request, ignore)) for _ in range(4000)]
+        while provider.in_flight < 16:
+            await asyncio.sleep(0.01)
+        started = time.monotonic()
+        for task in tasks:
+            asked.give_up(task)
+        waited_for = time.monotonic() - started
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        return waited_for, time.monotonic() - started, outcomes
+
+    at_once, in_all, outcomes = submit(rush()).result()
+    assert at_once < 1
+    assert in_all < 5 + provider.latency  # a second, on an idle machine
+    assert len(provider.log) == 16
+    assert sum(isinstance(each, asyncio.CancelledError) for each in outcomes) == 4000 - 16
+    assert sum(isinstance(each, Reply) for each in outcomes) == 16  # what is paid for is kept
 
 
-def request_of(view, model=MODEL):
-    question = PromptSet(None, view.env_info.family).analysis(view)
-    return Request(model, question, question.sampling)
-
-
-def spend(provider, model, fault):
-    """What a budget is charged for one failed call, and what was reserved for it."""
-
-    class Watched(Budget):
-        async def reserve(self, usd, *, urgent):
-            reserved = await super().reserve(usd, urgent=urgent)
-            self.reserved = self.reserved_usd
-            return reserved
-
-    provider.faults = [FAULTS[fault]]
-    budget = Watched(usd=1.0)
-    slow = fault in ("time_out", "endless_drip")
-    client = Client(concurrency=1, rpm=None, budget=budget, timeout_s=1.5 if slow else 20, max_retries=0, api_bases={})
-    with pytest.raises(TeacherError):
-        submit(client.ask(request_of(next(views(1)), model), lambda _: None)).result()
-    assert len(provider.log) == 1
-    return budget.spent_usd, budget.reserved
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("wire", ["openai", "gemini", "anthropic"])
-def test_a_budget_holds_by_the_providers_count_with_64_calls_in_flight_and_every_third_failing(provider, wire):
-    provider.faults = itertools.chain([None] * 66, random_faults(0.3, names=MIXED))
-    budget = {"openai": 0.08, "gemini": 0.05, "anthropic": 0.5}[wire]
-    teacher = Teacher(WIRES[wire].model, store=None, budget_usd=budget, concurrency=64, max_tokens=512, max_retries=3)
-    labels(teacher, views(1, first=1000))  # the first bill comes alone
-    provider.together = 50
-    found = labels(teacher, list(views(150)))
-    assert provider.peak_in_flight >= 50
-    assert budget / 4 < provider.cost_usd <= budget
-    assert {exchange.fault for exchange in provider.log} == {None, *MIXED}
-    assert {type(each) for each in found} >= {np.ndarray, BudgetError}
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "vllm"])
+def test_a_time_to_come_back_may_be_a_date(provider, wire):
+    """`Retry-After` as a date was ignored."""
+    busy = FAULTS["429_retry_after"]
+    provider.faults = [replace(busy, refused=replace(busy.refused, retry_after=2.0, as_date=True))]
+    Teacher(WIRES[wire].model, store=None).advise(next(views(1)))
+    refused, again, *_ = provider.log
+    assert 1.9 <= again.received - refused.sent < 6

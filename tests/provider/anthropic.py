@@ -92,16 +92,18 @@ class Anthropic:
                 stop = "tool_use"
         elif outcome.finish == "none":
             content = [{"type": "text", "text": ""}]
-        return {
+        reply: dict[str, Any] = {
             "id": "msg_test",
             "type": "message",
             "role": "assistant",
-            "model": seen.model,
+            "model": outcome.answered(seen),
             "content": content,
             "stop_reason": stop,
             "stop_sequence": None,
-            "usage": {"input_tokens": seen.tokens, "output_tokens": outcome.tokens(seen)},
         }
+        if tokens := outcome.reported(seen):
+            reply["usage"] = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
+        return reply
 
     def unknown_key(self, key: str | None) -> Refused:  # noqa: ARG002
         return Refused(401, "invalid x-api-key")
@@ -111,6 +113,5 @@ class Anthropic:
 
     def error(self, refused: Refused) -> tuple[dict[str, Any], dict[str, str]]:
         kind = _ERROR_TYPES.get(refused.status, "api_error")
-        headers = {"retry-after": f"{refused.retry_after:g}"} if refused.retry_after is not None else {}
         body = {"type": "error", "error": {"type": kind, "message": refused.message}, "request_id": "req_test"}
-        return body, headers | {"request-id": "req_test"}
+        return body, refused.headers | {"request-id": "req_test"}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -35,6 +39,7 @@ class Seen:
     turns: tuple[Turn, ...]
     schema: dict[str, Any] | None
     options: dict[str, Any] = field(default_factory=dict)
+    tokens_per_picture: int = TOKENS_PER_PICTURE
 
     @property
     def pictures(self) -> tuple[bytes, ...]:
@@ -49,7 +54,7 @@ class Seen:
     @property
     def tokens(self) -> int:
         characters = sum(len(turn.text) for turn in self.turns)
-        return characters // CHARACTERS_PER_TOKEN + TOKENS_PER_PICTURE * len(self.pictures)
+        return characters // CHARACTERS_PER_TOKEN + self.tokens_per_picture * len(self.pictures)
 
     @property
     def asks_for_an_action(self) -> bool:
@@ -58,16 +63,34 @@ class Seen:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the model made of a request: its text, how it ended, and the tokens it is billed for."""
+    """What the model made of a request: its text, how it ended, and the tokens it is billed for.
+
+    Attributes:
+        text: the reply.
+        finish: how it ended.
+        thinking_tokens: tokens that went before the text.
+        report: makes of the true tokens, sent and received, what the provider says they were; None leaves usage out.
+        model: the model that the provider says it used, if not the one that was asked; ``{key}`` stands for the key.
+    """
 
     text: str
     finish: Finish = "stop"
     thinking_tokens: int = 0
+    report: Callable[[tuple[int, int]], tuple[Any, Any] | None] = field(default=lambda honest: honest, compare=False)
+    model: str = ""
 
     def tokens(self, seen: Seen) -> int:
         """Tokens of the reply, thinking included; a provider never bills more than it was allowed to write."""
         wrote = len(self.text) // CHARACTERS_PER_TOKEN + 1 + self.thinking_tokens
         return min(wrote, seen.options.get("max_tokens") or wrote)
+
+    def reported(self, seen: Seen) -> tuple[Any, Any] | None:
+        """Tokens sent and received, as the provider reports them."""
+        return self.report((seen.tokens, self.tokens(seen)))
+
+    def answered(self, seen: Seen) -> str:
+        """The model that the provider says it used."""
+        return self.model.replace("{key}", seen.key or "no key") or seen.model
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,16 @@ class Refused:
     status: int
     message: str
     retry_after: float | None = None
+    as_date: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says when to come back: in seconds, or as a date, which has whole seconds only."""
+        if self.retry_after is None:
+            return {}
+        if self.as_date:
+            return {"Retry-After": email.utils.formatdate(math.ceil(time.time() + self.retry_after), usegmt=True)}
+        return {"Retry-After": f"{self.retry_after:g}"}
 
 
 class Wire(Protocol):

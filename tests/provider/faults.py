@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .conversation import Outcome, Refused, Seen
@@ -25,16 +25,25 @@ class Fault:
             answering. ``"reply"``: an ordinary answer with status 200 that says the wrong thing.
         refused: the refusal of an ``"http"`` fault.
         spoil: what a ``"reply"`` fault makes of the model's good outcome.
+        headers: what a ``"reply"`` fault adds to the reply's headers.
+        fields: what it adds to the fields of the reply's body.
     """
 
     name: str
     kind: Literal["http", "socket", "reply"]
     refused: Refused | None = None
     spoil: Callable[[Outcome], Outcome] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 def _http(name: str, status: int, message: str, retry_after: float | None = None) -> Fault:
     return Fault(name, "http", refused=Refused(status, message, retry_after))
+
+
+def _reported(name: str, report: Callable[[tuple[int, int]], tuple[Any, Any] | None]) -> Fault:
+    """A fault of the usage that the provider reports; the reply is good."""
+    return Fault(name, "reply", spoil=lambda outcome: replace(outcome, report=report))
 
 
 def _finish(name: str, **changes: Any) -> Fault:
@@ -94,12 +103,28 @@ _ALL = (
     _http("500", 500, "The server had an error while processing your request."),
     _http("503", 503, "The model is overloaded. Please try again later."),
     _http("529", 529, "Overloaded"),
+    _http("escape_sequences", 503, "\x1b]0;owned\x07Try \x1b[31mlater\x1b[0m\u202e.\x9b2J"),
+    _http("redirect", 307, "Temporary Redirect"),  # to another host, which would get the request with all its headers
+    Fault("gzip_bomb", "socket"),  # a few bytes that mean hundreds of megabytes
+    Fault("endless_body", "socket"),  # as fast as they are read
     Fault("html", "socket"),  # a gateway's page in place of the reply, with status 200
     Fault("reset", "socket"),
     Fault("dropped_mid_body", "socket"),
     Fault("time_out", "socket"),
     Fault("slow_drip", "socket"),
     Fault("endless_drip", "socket"),
+    _reported("usage_missing", lambda _: None),
+    _reported("usage_zero", lambda _: (0, 0)),
+    _reported("usage_negative", lambda honest: (-honest[0], -honest[1])),
+    _reported("usage_absurd", lambda _: (2**63, 2**63)),
+    Fault(
+        "own_price",
+        "reply",
+        headers={"x-litellm-response-cost": "-10.0"},
+        fields={"_hidden_params": {"response_cost": -10.0}, "response_cost": -10.0},
+    ),
+    _finish("other_model", model="gpt-4.1-nano"),
+    _finish("key_as_model", model="models/{key}"),
     _finish("empty_choices", finish="empty"),
     _finish("content_none", finish="none"),
     _finish("refusal", finish="refusal"),

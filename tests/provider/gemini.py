@@ -59,16 +59,15 @@ class Gemini:
 
     def write(self, seen: Seen, outcome: Outcome) -> dict[str, Any]:
         thinking = min(outcome.thinking_tokens, outcome.tokens(seen))
-        reply: dict[str, Any] = {
-            "usageMetadata": {
-                "promptTokenCount": seen.tokens,
-                "candidatesTokenCount": outcome.tokens(seen) - thinking,
+        reply: dict[str, Any] = {"modelVersion": outcome.answered(seen), "responseId": "test"}
+        if tokens := outcome.reported(seen):
+            prompt, completion = tokens
+            reply["usageMetadata"] = {
+                "promptTokenCount": prompt,
+                "candidatesTokenCount": completion - thinking if thinking else completion,
                 "thoughtsTokenCount": thinking,
-                "totalTokenCount": seen.tokens + outcome.tokens(seen),
-            },
-            "modelVersion": seen.model,
-            "responseId": "test",
-        }
+                "totalTokenCount": sum(each for each in tokens if isinstance(each, int)),
+            }
         if outcome.finish == "refusal":  # the prompt itself was blocked: there is no candidate at all
             return reply | {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
         if outcome.finish == "empty":

@@ -43,15 +43,17 @@ class Ollama:
         says = outcome.text if outcome.finish in ("stop", "length") else ""
         if outcome.finish == "refusal":  # there is no native refusal: an unwilling model says so in prose
             says = "I'm sorry, I can't help with that."
-        return {
-            "model": seen.model,
+        prompt, completion = outcome.reported(seen) or (None, None)
+        reply = {
+            "model": outcome.answered(seen),
             "created_at": "2026-11-20T12:00:00.000000Z",
             "message": {"role": "assistant", "content": says},
             "done": True,
             "done_reason": "length" if outcome.finish == "length" else "stop",
-            "prompt_eval_count": seen.tokens,
-            "eval_count": outcome.tokens(seen),
+            "prompt_eval_count": prompt,
+            "eval_count": completion,
         }
+        return {name: value for name, value in reply.items() if value is not None}
 
     def unknown_key(self, key: str | None) -> Refused:  # noqa: ARG002
         return Refused(401, "unauthorized")
@@ -60,8 +62,7 @@ class Ollama:
         return Refused(404, f"model '{model}' not found")
 
     def error(self, refused: Refused) -> tuple[dict[str, Any], dict[str, str]]:
-        headers = {"Retry-After": f"{refused.retry_after:g}"} if refused.retry_after is not None else {}
-        return {"error": refused.message}, headers
+        return {"error": refused.message}, refused.headers
 
 
 MODEL_CARD = {

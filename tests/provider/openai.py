@@ -75,20 +75,21 @@ class OpenAI:
         finish = {"length": "length", "filter": "content_filter"}.get(outcome.finish, "stop")
         message = {"role": "assistant", "content": None if silent else outcome.text, "refusal": refusal}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        tokens = (seen.tokens, outcome.tokens(seen))
-        return {
+        reply: dict[str, Any] = {
             "id": "chatcmpl-test",
             "object": "chat.completion",
             "created": int(time.time()),
-            "model": seen.model,
+            "model": outcome.answered(seen),
             "choices": [] if outcome.finish == "empty" else [choice],
-            "usage": {
+        }
+        if tokens := outcome.reported(seen):
+            reply["usage"] = {
                 "prompt_tokens": tokens[0],
                 "completion_tokens": tokens[1],
-                "total_tokens": sum(tokens),
-                "completion_tokens_details": {"reasoning_tokens": min(outcome.thinking_tokens, tokens[1])},
-            },
-        }
+                "total_tokens": sum(each for each in tokens if isinstance(each, int)),
+                "completion_tokens_details": {"reasoning_tokens": min(outcome.thinking_tokens, outcome.tokens(seen))},
+            }
+        return reply
 
     def unknown_key(self, key: str | None) -> Refused:
         masked = f"{(key or '')[:8]}{'*' * 10}"
@@ -100,8 +101,7 @@ class OpenAI:
     def error(self, refused: Refused) -> tuple[dict[str, Any], dict[str, str]]:
         kind = _ERROR_TYPES.get(refused.status, "server_error" if refused.status >= 500 else "invalid_request_error")
         code = _ERROR_CODES.get(refused.status)
-        headers = {"Retry-After": f"{refused.retry_after:g}"} if refused.retry_after is not None else {}
-        return {"error": {"message": refused.message, "type": kind, "param": None, "code": code}}, headers
+        return {"error": {"message": refused.message, "type": kind, "param": None, "code": code}}, refused.headers
 
 
 class VLLM(OpenAI):

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from .answers import fitting_answer
 from .anthropic import Anthropic
-from .conversation import Outcome, Refused, Seen, Wire
+from .conversation import TOKENS_PER_PICTURE, Outcome, Refused, Seen, Wire
 from .exchange import Exchange
 from .faults import INVALID_BYTES, Fault
 from .gemini import Gemini
@@ -51,8 +51,10 @@ class Provider:
             item. None, and an iterable that has ended, mean that nothing goes wrong.
         drip: seconds that a dripping reply takes.
         port: a port, or 0 for any free one.
+        tokens_per_picture: how many tokens a picture is billed at.
 
     Attributes:
+        strays: the requests that arrived where no provider is, by path, with their headers and bodies.
         together: no reply is sent before so many requests have been in flight at once.
     """
 
@@ -64,9 +66,12 @@ class Provider:
         faults: Faults = (),
         drip: float = 1.0,
         port: int = 0,
+        tokens_per_picture: int = TOKENS_PER_PICTURE,
     ) -> None:
         self.latency, self.answer, self.faults, self.drip = latency, answer, faults, drip
+        self.tokens_per_picture = tokens_per_picture
         self.log: list[Exchange] = []
+        self.strays: list[tuple[str, dict[str, str], bytes]] = []
         self.in_flight = self.peak_in_flight = self.together = 0
         self._port = port
         self._loop = asyncio.new_event_loop()
@@ -127,6 +132,7 @@ class Provider:
             application.router.add_post(wire.base + wire.route, self._handler(wire))
         application.router.add_post("/ollama/api/show", _show_model)
         application.router.add_get("/log", self._show_log)
+        application.router.add_route("*", "/{stray:.*}", self._stray)
         # Handlers are cancelled when their client leaves, so that a reply that never comes ends with its test.
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
@@ -139,10 +145,14 @@ class Provider:
     async def _show_log(self, request: web.Request) -> web.Response:  # noqa: ARG002
         return web.json_response([exchange.as_dict() for exchange in self.log])
 
+    async def _stray(self, request: web.Request) -> web.Response:
+        self.strays.append((request.path, dict(request.headers), await request.read()))
+        return web.json_response({})
+
     def _handler(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await request.json()
-            exchange = Exchange(wire.read(request, body))
+            exchange = Exchange(replace(wire.read(request, body), tokens_per_picture=self.tokens_per_picture))
             self.log.append(exchange)
             self.in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
@@ -172,12 +182,16 @@ class Provider:
             await asyncio.sleep(0.01)
         if refused is not None:
             return await _send_error(wire, request, exchange, refused)
-        content = json.dumps(wire.write(seen, outcome), ensure_ascii=False).encode()
+        body = wire.write(seen, outcome) | (fault.fields if fault else {})
+        content = json.dumps(body, ensure_ascii=False).encode()
         content = content.replace(INVALID_BYTES.encode(), b"\xff\xfe\x80")
         if fault and fault.kind == "socket":
             return await break_connection(fault.name, request, exchange, content, outcome.text, self.drip)
         exchange.close(200, content, outcome.text)
-        return await send(request, exchange, web.Response(body=content, content_type="application/json"))
+        headers = fault.headers if fault else {}
+        return await send(
+            request, exchange, web.Response(body=content, headers=headers, content_type="application/json")
+        )
 
 
 async def _show_model(request: web.Request) -> web.Response:  # noqa: ARG001
@@ -198,6 +212,8 @@ async def _send_error(wire: Wire, request: web.Request, exchange: Exchange, refu
     told = replace(refused, message=refused.message.replace("{key}", exchange.seen.key or ""))
     body, headers = wire.error(told)
     content = json.dumps(body).encode()
+    if 300 <= refused.status < 400:
+        headers["Location"] = f"http://localhost:{request.url.port}/elsewhere{request.path}"
     response = web.Response(status=refused.status, body=content, headers=headers, content_type="application/json")
     exchange.close(refused.status, content)
     return await send(request, exchange, response)

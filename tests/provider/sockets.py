@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import struct
+import zlib
 
 from aiohttp import web
 
@@ -38,19 +40,20 @@ async def break_connection(
         answer: the model's text in that body.
         drip: seconds over which a dripping reply is spread.
     """
-    if how == "html":
-        exchange.close(200, HTML_PAGE)
-        return await send(request, exchange, web.Response(body=HTML_PAGE, content_type="text/html"))
+    if how in ("html", "gzip_bomb"):
+        reply = _instead(how)
+        exchange.close(reply.status, HTML_PAGE if how == "html" else b"")
+        return await send(request, exchange, reply)
     if how == "time_out":
         await asyncio.Event().wait()  # until the client leaves, which cancels this
     if how == "reset":
         return _reset(request)
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    if how == "endless_drip":
+    if how in ("endless_drip", "endless_body"):
         await response.prepare(request)
         while True:  # blanks before a JSON value are allowed: no byte of this reply is wrong, it just never ends
-            await response.write(b" ")
-            await asyncio.sleep(drip / PIECES)
+            await response.write(b" " if how == "endless_drip" else b" " * 2**20)
+            await asyncio.sleep(drip / PIECES if how == "endless_drip" else 0)
     response.content_length = len(content)
     await response.prepare(request)
     if how == "dropped_mid_body":
@@ -66,6 +69,20 @@ async def break_connection(
         await response.write(content[start : start + size])
     await response.write_eof()
     return response
+
+
+def _instead(how: str) -> web.Response:
+    """A reply that is none of the model's."""
+    if how == "html":
+        return web.Response(body=HTML_PAGE, content_type="text/html")
+    return web.Response(body=_bomb(), headers={"Content-Encoding": "gzip"}, content_type="application/json")
+
+
+@functools.cache
+def _bomb() -> bytes:
+    """300 MB of blanks."""
+    pack = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
+    return b"".join(pack.compress(b" " * 2**20) for _ in range(300)) + pack.flush()
 
 
 def _reset(request: web.Request) -> web.StreamResponse:

@@ -1,0 +1,143 @@
+"""A key goes to its provider's host and nowhere else: not by redirect, fallback or proxy, nor into anything written."""
+
+import base64
+import contextlib
+import json
+import logging
+import socket
+import threading
+from dataclasses import replace
+
+import gymnasium as gym
+import pytest
+
+from lvlm2p_wrappers import ModelError, Teacher, TransportError, VectorTeacherWrapper
+from lvlm2p_wrappers.cli.main import main
+from lvlm2p_wrappers.store import Store, calls
+from tests.client.asking import views
+from tests.provider import FAULTS, WIRES, Provider
+from tests.provider.answers import fitting_answer
+from tests.provider.conversation import Refused
+
+REDIRECTS = [301, 302, 303, 307, 308]
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_redirect_is_refused_and_neither_key_nor_picture_arrives_elsewhere(provider, wire, status):
+    """Redirected to another host, Gemini's and Anthropic's keys and the picture arrived there."""
+    elsewhere = replace(FAULTS["redirect"], refused=Refused(status, "Elsewhere"))
+    provider.faults = lambda _: elsewhere
+    with pytest.raises(
+        TransportError, match=rf"HTTP {status}: it redirects to 'http://localhost:.*give it as api_base"
+    ):
+        Teacher(WIRES[wire].model, store=None).advise(next(views(1)))
+    assert provider.strays == []
+    assert len(provider.log) == 1
+
+
+def test_an_address_of_ones_own_belongs_to_the_model_it_was_given_for(provider):
+    """The keys of paid fallback models went in clear to the local server that `api_base` named."""
+    with Provider() as local:
+        local.faults = lambda _: FAULTS["400"]
+        teacher = Teacher(
+            "hosted_vllm/my-model",
+            store=None,
+            api_base=local.url + "/vllm/v1",
+            fallback_models=[WIRES[wire].model for wire in ("openai", "gemini", "anthropic")],
+        )
+        provider.faults = lambda seen: FAULTS["400"] if seen.provider != "anthropic" else None
+        assert teacher.advise(next(views(1))).model == WIRES["anthropic"].model
+        assert {each.seen.provider for each in local.log} == {"vllm"}
+        assert local.strays == []
+    assert {each.seen.provider for each in provider.log} == {"openai", "gemini", "anthropic"}
+
+
+class Proxy:
+    """An HTTP proxy that notes the first bytes of each connection, and connects to nobody."""
+
+    def __init__(self):
+        self.heard = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(0.5)
+                heard = connection.recv(2**16)
+                if heard.startswith(b"CONNECT"):
+                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    with contextlib.suppress(TimeoutError):
+                        heard += connection.recv(2**16)
+                self.heard.append(heard)
+
+    def close(self):
+        self._socket.close()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "http_proxy"])
+@pytest.mark.usefixtures("provider")
+def test_a_proxy_of_the_environment_hears_no_key_of_an_https_provider(monkeypatch, wire, variable):
+    proxy = Proxy()
+    for name in ("NO_PROXY", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, proxy.url)
+    base = f"https://{wire}.{variable}.invalid{WIRES[wire].base}"  # LiteLLM remembers each host's proxy
+    with pytest.raises(TransportError):
+        Teacher(WIRES[wire].model, store=None, api_base=base, max_retries=0, timeout_s=5).advise(next(views(1)))
+    proxy.close()
+    said = b"".join(proxy.heard)
+    assert (variable == "http_proxy") == (said == b"")
+    assert b"".join(each[:7] for each in proxy.heard) in (b"", b"CONNECT")
+    key = WIRES[wire].key.encode() or b"no key"
+    assert key not in said
+    assert base64.b64encode(key)[:10] not in said
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini", "anthropic", "vllm"])
+def test_no_key_is_in_anything_that_a_run_writes_in_whatever_spelling(
+    provider, monkeypatch, tmp_path, capsys, caplog, wire
+):
+    """A key that the provider gave as its model's name, or wrote with `\\/`, was in answers, export and pages."""
+    caplog.set_level(logging.DEBUG, logger="lvlm2p_wrappers")
+    key = "sk/" + WIRES[wire].key + "+=="
+    variable = {"vllm": "HOSTED_VLLM"}.get(wire, wire.upper()) + "_API_KEY"
+    monkeypatch.setattr(type(WIRES[wire]), "key", key)
+    monkeypatch.setenv(variable, key)
+    basic = base64.b64encode(f"user:{key}".encode()).decode()
+    spellings = [key, key.replace("/", "\\/"), basic[8:-4]]
+
+    def answer(seen):
+        reply = json.loads(fitting_answer(seen))
+        reply["reasoning" if seen.asks_for_an_action else "summary"] = f"{key} {basic}"
+        return json.dumps(reply).replace("/", "\\/")
+
+    provider.answer = answer
+    provider.faults = [FAULTS["401_echoing_key"], *[FAULTS["key_as_model"]] * 3, FAULTS["malformed_json"]]
+    envs = gym.make_vec("MiniGrid-LavaGapS5-v0", num_envs=2, vectorization_mode="sync")
+    with pytest.raises(ModelError):
+        VectorTeacherWrapper(envs, WIRES[wire].model, on_error="skip", concurrency=1).reset(seed=0)
+    envs = gym.make_vec("MiniGrid-LavaGapS5-v0", num_envs=2, vectorization_mode="sync")
+    taught = VectorTeacherWrapper(envs, WIRES[wire].model, on_error="skip", concurrency=1)
+    _, infos = taught.reset(seed=0)
+    assert infos["_teacher_probs"].any(), [each.call.problem for each in calls(Store())]
+    (tmp_path / "summary.json").write_text(json.dumps([vars(taught.teacher.counters), infos["teacher_probs"].tolist()]))
+    taught.close()
+    main(["store", "list"])
+    main(["store", "show", "2"])
+    main(["store", "export", "export.jsonl"])
+    main(["report", "--store", "-o", "report.html"])
+    written = {str(file): file.read_bytes().decode("latin-1") for file in tmp_path.rglob("*") if file.is_file()}
+    written["terminal"] = "".join(capsys.readouterr())
+    written["log"] = caplog.text
+    assert any("export" in name for name in written)
+    assert any("html" in name for name in written)
+    assert any(f"<{variable}>" in text or "***" in text for text in written.values())
+    assert not [(name, spelling) for name, text in written.items() for spelling in spellings if spelling in text]
