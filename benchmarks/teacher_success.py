@@ -13,6 +13,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import tyro
+from scipy.stats import binomtest
 
 from lvlm2p_wrappers import TeacherWrapper
 
@@ -53,13 +54,6 @@ def play(env, way, seed, rng):
     raise RuntimeError(f"{env.spec.id} has no time limit")
 
 
-def wilson(successes, n, z=1.96):
-    """The 95% Wilson interval of a success rate (Wilson 1927)."""
-    centre = (successes + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(successes * (n - successes) / n + z * z / 4)
-    return centre - half, centre + half
-
-
 COLUMNS = ["model", "env_id", "actions", "episodes", "success", "low", "high", "mean_return", "mean_length"]
 
 
@@ -68,8 +62,8 @@ def measure(args, env, way):
     rng = np.random.default_rng(0)
     rewards, lengths = np.array([play(env, way, seed, rng) for seed in range(args.episodes)]).T
     successes = int((rewards > 0).sum())
-    rate, (low, high) = successes / args.episodes, wilson(successes, args.episodes)
-    figures = (rate, low, high, rewards.mean(), lengths.mean())
+    low, high = binomtest(successes, args.episodes).proportion_ci(method="wilson")
+    figures = (successes / args.episodes, low, high, rewards.mean(), lengths.mean())
     return dict(zip(COLUMNS, (args.model, env.spec.id, way, args.episodes, *np.round(figures, 4)), strict=True))
 
 

@@ -11,15 +11,15 @@ A folder may come from somebody else. It is data: no link out of it is followed,
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from lvlm2p_wrappers.errors import UsageError
@@ -194,7 +194,7 @@ class EvaluationFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.release()
 
     def _resume(self) -> None:
         evaluation, self.labels, self.episodes = read_folder(self.path)
@@ -249,22 +249,18 @@ class EvaluationFolder:
         return type(row).model_validate(values)
 
 
-def _locked(folder: Path) -> IO[str]:
-    """The lock file, locked for as long as it is open; the kernel unlocks it when a process dies."""
-    lock = _inside(folder, "evaluation.lock").open("a+")
+def _locked(folder: Path) -> FileLock:
+    """The folder's lock, acquired; the system releases it when a process dies."""
+    file = _inside(folder, "evaluation.lock")
+    lock = FileLock(file)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read(200)
-        lock.close()
+        lock.acquire(timeout=0)
+    except Timeout:
         raise UsageError(
-            f"{folder} is being written by another `lvlm2p evaluate` ({owner}): wait for its end, "
-            "or name another folder with --out."
+            f"{folder} is being written by another `lvlm2p evaluate` ({printable(file.read_text()[:200])}): "
+            "wait for its end, or name another folder with --out."
         ) from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()}")
-    lock.flush()
+    file.write_text(f"process {os.getpid()} on {platform.node()}")
     return lock
 
 
