@@ -1,6 +1,6 @@
 """A store as JSON Lines, so that labels can be published and merged.
 
-The first line is ``{"lvlm2p_store": 1}``. Then come, one a line, each text and picture before the call it belongs to:
+The first line is ``{"lvlm2p_store": 1}``. Then come, one a line, each text and picture before the call that needs it:
 
 * ``{"part": digest, "text": ...}`` or ``{"part": digest, "png": base64}``: each text and picture, once;
 * ``{"call": uid, "messages": [{"role": ..., "text": digest, "png": digest or null}, ...], "schema": digest, ...}``;
@@ -34,8 +34,8 @@ MAX_LINE = 64 * 2**20
 
 
 def _kind(line: Any) -> str | None:
-    kinds = [kind for kind in ("part", "call", "answer") if isinstance(line, dict) and kind in line]
-    return kinds[0] if kinds else None
+    kinds = (kind for kind in ("part", "call", "answer") if isinstance(line, dict) and kind in line)
+    return next(kinds, None)
 
 
 _LINE: TypeAdapter[PartRow | LoggedRow | AnswerRow] = TypeAdapter(
@@ -75,8 +75,6 @@ def export(store: Store, fp: IO[str], *, pictures: bool = True) -> int:
 def load(store: Store, fp: IO[str]) -> Loaded:
     """Add what ``export`` wrote to a store; what the store has already stays as it is.
 
-    Every line is checked before the first is added.
-
     Raises:
         StoreError: a line is not what ``export`` writes; nothing was added.
     """
@@ -84,72 +82,71 @@ def load(store: Store, fp: IO[str]) -> Loaded:
         raise StoreError("a store in memory keeps no log to import into: give the path of a file.")
     _check_header(fp.readline(1000))
     with TemporaryFile() as of_parts, TemporaryFile() as of_rows:
-        parts = _Parts(of_parts)
+        spool = _Spool(of_parts, of_rows)
         for number, line in enumerate(iter(lambda: fp.readline(MAX_LINE + 1), ""), start=2):
             try:
-                _check(line, parts, of_rows)
+                spool.add(line)
             except ValueError as problem:
-                raise StoreError(
-                    f"line {number} of the import is broken: {said(problem)}. Nothing was added."
-                ) from None
-        of_rows.seek(0)
+                told = f"line {number} of the import is broken: {said(problem)}. Nothing was added."
+                raise StoreError(told) from None
         total = Loaded(0, 0, 0)
-        for batch in batches(of_rows):
+        for rows in batches(spool.rows()):
             with store.transaction() as connection:
-                for added in (_add(connection, _LINE.validate_json(line), parts) for line in batch):
-                    total = Loaded(*map(sum, zip(total, added, strict=True)))
+                for row in rows:
+                    total = Loaded(*map(sum, zip(total, _add(connection, row, spool), strict=True)))
     return total
 
 
-class _Parts:
-    """The checked parts of an import, on the disk.
+class _Spool:
+    """The lines of an import, checked, and kept on the disk until all of them are."""
 
-    They reach the store in one transaction with the calls that need them: else pruning might delete them meanwhile.
-    """
-
-    def __init__(self, fp: IO[bytes]) -> None:
-        self._fp = fp
+    def __init__(self, of_parts: IO[bytes], of_rows: IO[bytes]) -> None:
+        self._of_parts, self._of_rows = of_parts, of_rows
         self._begins: dict[str, int] = {}
-        self.get = lru_cache(maxsize=64)(self._get)
-
-    def add(self, digest: str, line: bytes) -> None:
-        self._begins[digest] = self._fp.tell()
-        self._fp.write(line)
+        self.part = lru_cache(maxsize=64)(self._part)
 
     def __contains__(self, digest: str | None) -> bool:
         return digest in self._begins
 
-    def _get(self, digest: str) -> Part:
-        self._fp.seek(self._begins[digest])
-        return PartRow.model_validate_json(self._fp.readline()).packed()
+    def add(self, line: str) -> None:
+        """Check and keep a line.
+
+        Raises:
+            ValueError: it is broken.
+        """
+        if len(line) > MAX_LINE:
+            raise ValueError(f"it is longer than {MAX_LINE:,} characters")
+        raw = line.rstrip("\n").encode(errors="surrogateescape") + b"\n"
+        row = _LINE.validate_json(raw, strict=True)
+        if isinstance(row, PartRow):
+            self._begins[row.digest] = self._of_parts.tell()
+            self._of_parts.write(raw)
+            return
+        if isinstance(row, LoggedRow) and (missing := row.texts() - self._begins.keys()):
+            raise ValueError(f"no line before it has the text {missing.pop()}")
+        self._of_rows.write(raw)
+
+    def rows(self) -> Iterator[LoggedRow | AnswerRow]:
+        """All calls and answers, in their order."""
+        self._of_rows.seek(0)
+        for line in self._of_rows:
+            row = _LINE.validate_json(line)
+            assert not isinstance(row, PartRow)
+            yield row
+
+    def _part(self, digest: str) -> Part:
+        self._of_parts.seek(self._begins[digest])
+        return PartRow.model_validate_json(self._of_parts.readline()).packed()
 
 
-def _check(line: str, parts: _Parts, of_rows: IO[bytes]) -> None:
-    """Keep a line for later.
-
-    Raises:
-        ValueError: it is broken.
-    """
-    if len(line) > MAX_LINE:
-        raise ValueError(f"it is longer than {MAX_LINE:,} characters")
-    raw = line.rstrip("\n").encode(errors="surrogateescape") + b"\n"
-    row = _LINE.validate_json(raw, strict=True)
-    if isinstance(row, PartRow):
-        parts.add(row.digest, raw)
-        return
-    if isinstance(row, LoggedRow) and (missing := [digest for digest in row.texts() if digest not in parts]):
-        raise ValueError(f"no line before it has the text {missing[0]}")
-    of_rows.write(raw)
-
-
-def _add(connection: Connection, row: PartRow | LoggedRow | AnswerRow, parts: _Parts) -> Loaded:
-    if isinstance(row, AnswerRow):
-        new = tables.ADD_ANSWER.on(connection, row.model_dump()).rowcount
-        return Loaded(new, 0, 1 - new)
-    assert isinstance(row, LoggedRow)
-    pictures = {message.png for message in row.messages if message.png is not None and message.png in parts}
-    tables.ADD_PART.on_many(connection, [parts.get(digest)._asdict() for digest in row.texts() | pictures])
+def _add(connection: Connection, row: LoggedRow | AnswerRow, spool: _Spool) -> Loaded:
     values = row.model_dump()
+    if isinstance(row, AnswerRow):
+        new = tables.ADD_ANSWER.on(connection, values).rowcount
+        return Loaded(new, 0, 1 - new)
+    # In one transaction with their call: alone, pruning might delete them.
+    needed = row.texts() | {message.png for message in row.messages if message.png is not None and message.png in spool}
+    tables.ADD_PART.on(connection, [spool.part(digest)._asdict() for digest in needed])
     new = tables.add_call(connection, values | {"schema": row.layout}, values["messages"])
     return Loaded(0, new, 1 - new)
 
@@ -158,16 +155,15 @@ def _lines(store: Store, *, pictures: bool) -> Iterator[dict[str, Any]]:
     yield {"lvlm2p_store": FORMAT}
     written = set[str]()
     for page in pages(store, select(tables.calls), tables.calls.c.id, read_log):
-        for text in sorted(page.texts.keys() - written):
-            yield {"part": text, "text": page.texts[text]}
-        if pictures:
-            for digest in sorted(page.pngs.keys() - written):
-                yield {"part": digest, "png": base64.b64encode(page.pngs[digest]).decode()}
+        for digest in sorted(page.texts.keys() - written):
+            yield {"part": digest, "text": page.texts[digest]}
+        for digest in sorted(page.pngs.keys() - written) if pictures else ():
+            yield {"part": digest, "png": base64.b64encode(page.pngs[digest]).decode()}
         written.update(page.texts, page.pngs)
         for row in page.calls.values():
             yield row.model_dump(by_alias=True)
-    for stored in answers(store):
-        yield {"answer": stored.key, "text": stored.answer.text, "model": stored.answer.model, "at": stored.at}
+    for key, answer, at in answers(store):
+        yield {"answer": key, **answer._asdict(), "at": at}
 
 
 def _check_header(line: str) -> None:
@@ -176,7 +172,5 @@ def _check_header(line: str) -> None:
     except (KeyError, TypeError, ValueError, RecursionError):
         raise StoreError(f"this is no export of a store: it begins with {line[:60]!r}.") from None
     if version != FORMAT:
-        raise StoreError(
-            f"this export has format {version!r}, and this lvlm2p reads format {FORMAT}: "
-            "upgrade with `pip install -U lvlm2p`."
-        )
+        told = f"this export has format {str(version)[:60]}, and this lvlm2p reads format {FORMAT}"
+        raise StoreError(f"{told}: upgrade with `pip install -U lvlm2p`.")

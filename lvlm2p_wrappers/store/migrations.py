@@ -27,22 +27,19 @@ MIGRATIONS = (m001_initial,)
 
 
 def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
-    """Check that a database is a store, and run the migrations that it has not seen.
+    """Check that a database is a store, and run the migrations that it has not seen, unless it is only read.
 
     Each is one transaction, so that processes may migrate a store at once, and be killed meanwhile. ``schema_version``
     in ``meta`` counts them; version 0.1.0 reads it, too.
-
-    Args:
-        connection: outside of a transaction.
-        store: the store's name, for messages.
-        read_only: whether a store of an earlier version is left as it is.
 
     Raises:
         StoreError: the database is of something else, or the store was written by a newer version.
     """
     with connection.begin():
-        applied = _applied(connection, store, read_only=read_only)
-    if read_only or len(applied) == len(MIGRATIONS):
+        found = set(inspect(connection).get_table_names())
+        is_new = _version(connection, store, found, read_only=read_only) is None
+        applied = connection.scalars(select(tables.migrations.c.name)).all() if "migrations" in found else []
+    if read_only or (len(applied) == len(MIGRATIONS) and not is_new):
         return
     with connection.begin():
         for table in (tables.meta, tables.migrations):
@@ -58,23 +55,19 @@ def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
                 connection.execute(version.values(value=str(number)))
 
 
-def _applied(connection: Connection, store: str, *, read_only: bool) -> set[str]:
-    """The names of the migrations that a store has seen; none of a new store, or of version 0.1.0's.
-
-    Raises:
-        StoreError: as :func:`migrate`.
-    """
-    found = set(inspect(connection).get_table_names())
+def _version(connection: Connection, store: str, found: set[str], *, read_only: bool) -> int | None:
+    """The number of migrations that a store has seen, by ``meta``; None of a new one."""
     version = None
     if "meta" in found:
-        version = connection.execute(select(tables.meta.c.value).where(tables.meta.c.name == "schema_version")).scalar()
+        version = connection.scalar(select(tables.meta.c.value).where(tables.meta.c.name == "schema_version"))
     if version is None and found <= set(tables.METADATA.tables) and not read_only:
-        return set()  # another process may be making it at this moment
+        return None  # another process may be making it at this moment
     if not re.fullmatch("[0-9]{1,9}", str(version)):
-        raise StoreError(f"{store} is {'a database of something else' if found else 'empty'}, not an lvlm2p store.")
+        what = "a database of something else" if found else "empty"
+        raise StoreError(f"{store} is {what}, not an lvlm2p store. Name another file with store= or LVLM2P_STORE.")
     if int(str(version)) > len(MIGRATIONS):
         raise StoreError(
             f"the store {store} has schema version {version}, and this lvlm2p knows versions up to {len(MIGRATIONS)}: "
             "upgrade with `pip install -U lvlm2p`, or name another file with store= or LVLM2P_STORE."
         )
-    return set(connection.scalars(select(tables.migrations.c.name))) if "migrations" in found else set()
+    return int(str(version))

@@ -9,20 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    case,
-    delete,
-    func,
-    literal_column,
-    or_,
-    select,
-    union,
-)
+import sqlalchemy as sa
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.picture import Picture
@@ -78,34 +65,32 @@ class Pruned(NamedTuple):
 
 def stats(store: Store) -> Stats:
     """Return what a store holds, in numbers."""
-    answers, calls = tables.answers.c, tables.calls.c
-    by_model = select(answers.model, func.count()).group_by(answers.model).order_by(answers.model)
-    by_outcome = select(calls.outcome, func.count()).group_by(calls.outcome).order_by(calls.outcome)
-    uses = (
-        select(
-            calls.requested_model,
-            func.count(),
-            func.coalesce(func.sum(calls.prompt_tokens), 0),
-            func.coalesce(func.sum(calls.completion_tokens), 0),
-            func.coalesce(func.sum(calls.cost_usd), 0.0),
-            func.sum(case((calls.cost_usd.is_(None), 1), else_=0)),
-        )
-        .group_by(calls.requested_model)
-        .order_by(calls.requested_model)
+    answered, logged = tables.answers.c, tables.calls.c
+    uses = sa.select(
+        logged.requested_model,
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(logged.prompt_tokens), 0),
+        sa.func.coalesce(sa.func.sum(logged.completion_tokens), 0),
+        sa.func.coalesce(sa.func.sum(logged.cost_usd), 0.0),
+        sa.func.count() - sa.func.count(logged.cost_usd),
     )
     with store.transaction(snapshot=True) as connection:
+
+        def grouped(query: sa.Select[Any], by: sa.Column[Any]) -> list[tuple[Any, ...]]:
+            return [(str(name), *numbers) for name, *numbers in connection.execute(query.group_by(by).order_by(by))]
+
         return Stats(
             path=store.path,
             size_bytes=store.engine.size_bytes(),
-            answers={str(model): count for model, count in connection.execute(by_model)},
-            calls={str(outcome): count for outcome, count in connection.execute(by_outcome)},
-            models=tuple(ModelUse(str(model), *numbers) for model, *numbers in connection.execute(uses)),
+            answers=dict(grouped(sa.select(answered.model, sa.func.count()), answered.model)),
+            calls=dict(grouped(sa.select(logged.outcome, sa.func.count()), logged.outcome)),
+            models=tuple(ModelUse(*row) for row in grouped(uses, logged.requested_model)),
         )
 
 
 def call(store: Store, number: int) -> LoggedCall | None:
     """Return the call of this number with its messages; None if there is none that can be read."""
-    found = pages(store, select(tables.calls).where(tables.calls.c.id == number), tables.calls.c.id, _logged)
+    found = pages(store, sa.select(tables.calls).where(tables.calls.c.id == number), tables.calls.c.id, _logged)
     return next(itertools.chain.from_iterable(found), None)
 
 
@@ -126,14 +111,14 @@ def calls(
         key: only calls with this key.
         limit: at most so many.
     """
-    query = select(tables.calls).where(*_matching(outcome, model, key))
+    query = sa.select(tables.calls).where(*_matching(outcome, model, key))
     found = pages(store, query, tables.calls.c.id, _logged, newest_first=True)
     yield from itertools.islice(itertools.chain.from_iterable(found), limit)
 
 
 def answers(store: Store) -> Iterator[StoredAnswer]:
     """Yield every answer, in the order of their keys; one that is damaged is named in a warning instead."""
-    for page in pages(store, select(tables.answers), tables.answers.c.key, _rows):
+    for page in pages(store, sa.select(tables.answers), tables.answers.c.key, _rows):
         for row in page:
             try:
                 checked = AnswerRow.model_validate(row._asdict(), strict=True)
@@ -173,31 +158,29 @@ def prune(
         )
     logged, answered = tables.calls.c, tables.answers.c
     of_calls = _matching(outcome, model, key)
-    of_answers = [
-        column == value for column, value in ((answered.model, model), (answered.key, key)) if value is not None
-    ]
+    of_answers = [answered.key == key] if key is not None else []
+    if model is not None:
+        of_answers.append(answered.model == model)
     if older_than_days is not None:
         before = time.time() - 86_400 * older_than_days
         of_calls.append(logged.at < before)
         of_answers.append(answered.at < before)
-    with_answers = outcome is None and not keep_answers
+    if outcome is not None or keep_answers:
+        of_answers = [sa.false()]
 
     if dry_run:
         with store.transaction(snapshot=True) as connection:
-            count = select(func.count())
-            doomed_calls = connection.scalar(count.select_from(tables.calls).where(*of_calls)) or 0
-            doomed_answers = connection.scalar(count.select_from(tables.answers).where(*of_answers)) or 0
-        return Pruned(doomed_answers if with_answers else 0, doomed_calls, 0)
-
-    dropped_answers = _delete(store, answered.key, of_answers) if with_answers else 0
+            doomed = (_count(connection, answered.key, of_answers), _count(connection, logged.id, of_calls))
+        return Pruned(*doomed, parts=0)
+    dropped_answers = _delete(store, answered.key, of_answers)
     dropped_calls = _delete(store, logged.id, of_calls, tables.turns.c.call_id)
-    used = union(
-        select(tables.turns.c.text),
-        select(tables.turns.c.png).where(tables.turns.c.png.is_not(None)),
-        select(logged.schema),
+    used = sa.union(
+        sa.select(tables.turns.c.text),
+        sa.select(tables.turns.c.png).where(tables.turns.c.png.is_not(None)),
+        sa.select(logged.schema),
     )
     with store.transaction() as connection:
-        orphans = delete(tables.parts).where(tables.parts.c.digest.not_in(used))
+        orphans = sa.delete(tables.parts).where(tables.parts.c.digest.not_in(used))
         dropped_parts = connection.execute(orphans).rowcount
     with store.transaction() as connection:
         store.engine.reclaim(connection)
@@ -217,23 +200,18 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def pages(
     store: Store,
-    query: Select[Any],
-    by: Column[Any],
-    read: Callable[[Connection, Sequence[Row[Any]]], Content],
+    query: sa.Select[Any],
+    by: sa.Column[Any],
+    read: Callable[[sa.Connection, Sequence[sa.Row[Any]]], Content],
     *,
     newest_first: bool = False,
 ) -> Iterator[Content]:
-    """Yield the rows of a query in pages, holding neither all of them nor the store meanwhile.
+    """Yield what is read of a query's rows, page by page, holding neither all of them nor the store meanwhile.
 
-    Args:
-        store: where to look.
-        query: what to look for.
-        by: the unique column that orders it.
-        read: what to make of a page's rows; what it reads itself is of the same moment.
-        newest_first: whether the order is descending.
+    The rows are ordered by a unique column; what ``read`` reads besides them is of the same moment.
     """
     query = query.order_by(by.desc() if newest_first else by).limit(_PAGE)
-    page = query
+    page, last = query, None  # type: tuple[sa.Select[Any], Any]
     while True:
         with store.transaction(snapshot=True) as connection:
             rows = connection.execute(page).all()
@@ -241,7 +219,9 @@ def pages(
         yield content
         if len(rows) < _PAGE:
             return
-        last = rows[-1]._mapping[by]
+        before, last = last, rows[-1]._mapping[by]
+        if before is not None and type(before) is type(last) and (last >= before if newest_first else last <= before):
+            raise StoreError(f"the store {store.path} is damaged: its rows have no order.")
         page = query.where(by < last if newest_first else by > last)
 
 
@@ -253,10 +233,10 @@ class LogPage(NamedTuple):
     pngs: dict[str, bytes]
 
 
-def read_log(connection: Connection, rows: Sequence[Row[Any]]) -> LogPage:
+def read_log(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> LogPage:
     """Return all that belongs to some rows of ``calls``; what is damaged is named in a warning, and left out."""
     turns: dict[int, list[dict[str, Any]]] = {row.id: [] for row in rows}
-    query = select(tables.turns).where(tables.turns.c.call_id.in_(turns)).order_by(tables.turns.c.position)
+    query = sa.select(tables.turns).where(tables.turns.c.call_id.in_(turns)).order_by(tables.turns.c.position)
     for turn in connection.execute(query):
         turns[turn.call_id].append({"role": turn.role, "text": turn.text, "png": turn.png})
     needed = {digest for messages in turns.values() for turn in messages for digest in (turn["text"], turn["png"])}
@@ -274,11 +254,11 @@ def read_log(connection: Connection, rows: Sequence[Row[Any]]) -> LogPage:
     return page
 
 
-def _parts(connection: Connection, wanted: Iterable[str | None]) -> tuple[dict[str, str], dict[str, bytes]]:
+def _parts(connection: sa.Connection, wanted: Iterable[Any]) -> tuple[dict[str, str], dict[str, bytes]]:
     texts, pngs, size = dict[str, str](), dict[str, bytes](), 0
     # `data` as the driver gives it: SQLAlchemy would make so many bytes of a number.
-    query = select(tables.parts.c.digest, tables.parts.c.kind, literal_column("data"))
-    for digests in batches(wanted):
+    query = sa.select(tables.parts.c.digest, tables.parts.c.kind, sa.literal_column("data"))
+    for digests in batches(digest for digest in wanted if isinstance(digest, str)):
         for row in connection.execute(query.where(tables.parts.c.digest.in_(digests))):
             try:
                 content = unpack(Part(*row))
@@ -296,11 +276,11 @@ def _parts(connection: Connection, wanted: Iterable[str | None]) -> tuple[dict[s
     return texts, pngs
 
 
-def _rows(_connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+def _rows(_connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Sequence[sa.Row[Any]]:
     return rows
 
 
-def _logged(connection: Connection, rows: Sequence[Row[Any]]) -> list[LoggedCall]:
+def _logged(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[LoggedCall]:
     page = read_log(connection, rows)
     found = []
     for number, row in page.calls.items():
@@ -315,24 +295,28 @@ def _logged(connection: Connection, rows: Sequence[Row[Any]]) -> list[LoggedCall
     return found
 
 
-def _matching(outcome: Outcome | None, model: str | None, key: str | None) -> list[ColumnElement[bool]]:
+def _matching(outcome: Outcome | None, model: str | None, key: str | None) -> list[sa.ColumnElement[bool]]:
     logged = tables.calls.c
-    conditions: list[ColumnElement[bool]] = []
-    if outcome is not None:
-        conditions.append(logged.outcome == outcome)
+    conditions = [logged.outcome == outcome] if outcome is not None else []
     if model is not None:
-        conditions.append(or_(logged.requested_model == model, logged.answered_model == model))
+        conditions.append(sa.or_(logged.requested_model == model, logged.answered_model == model))
     if key is not None:
         conditions.append(logged.key == key)
     return conditions
 
 
-def _delete(store: Store, by: Column[Any], conditions: list[ColumnElement[bool]], *dependents: Column[Any]) -> int:
+def _count(connection: sa.Connection, by: sa.Column[Any], conditions: list[sa.ColumnElement[bool]]) -> int:
+    return connection.scalar(sa.select(sa.func.count(by)).where(*conditions)) or 0
+
+
+def _delete(
+    store: Store, by: sa.Column[Any], conditions: list[sa.ColumnElement[bool]], *dependents: sa.Column[Any]
+) -> int:
     deleted = 0
-    for rows in pages(store, select(by).where(*conditions), by, _rows):
+    for rows in pages(store, sa.select(by).where(*conditions), by, _rows):
         ids = [row[0] for row in rows]
         with store.transaction() as connection:
             for dependent in dependents:
-                connection.execute(delete(dependent.table).where(dependent.in_(ids)))
-            deleted += connection.execute(delete(by.table).where(by.in_(ids))).rowcount
+                connection.execute(sa.delete(dependent.table).where(dependent.in_(ids)))
+            deleted += connection.execute(sa.delete(by.table).where(by.in_(ids))).rowcount
     return deleted

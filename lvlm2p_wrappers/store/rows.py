@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
 from pydantic_core import from_json
@@ -37,19 +37,14 @@ class PartRow(Row):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        part = self.packed()
-        if part.digest != self.digest:
-            raise ValueError(f"its content has the digest {part.digest}")
-        unpack(part)
+        if (self.text is None) == (self.png is None):
+            raise ValueError("it has to have either a text or a PNG file")
+        unpack(self.packed()._replace(digest=self.digest))
         return self
 
     def packed(self) -> Part:
         """The row of ``parts``."""
-        if (self.text is None) == (self.png is None):
-            raise ValueError("it has to have either a text or a PNG file")
-        return (
-            pack_png(base64.b64decode(self.png, validate=True)) if self.png is not None else pack_text(self.text or "")
-        )
+        return pack_text(self.text or "") if self.png is None else pack_png(base64.b64decode(self.png, validate=True))
 
 
 class AnswerRow(Row):
@@ -90,12 +85,12 @@ class LoggedRow(Row):
         return {self.layout, *(message.text for message in self.messages)}
 
 
-_FIELDS: dict[str, Any] = {
+_FIELDS = {
     name: (field.annotation, ...)
     for name, field in Call.model_fields.items()
     if name not in ("messages", "schema_text")
-}
-CallRow: type[LoggedRow] = create_model("CallRow", __base__=LoggedRow, **_FIELDS)
+}  # fmt: skip
+CallRow: type[LoggedRow] = create_model("CallRow", __base__=LoggedRow, **_FIELDS)  # type: ignore[call-overload]
 """A row of ``calls`` with its messages."""
 
 

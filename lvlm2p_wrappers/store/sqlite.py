@@ -6,6 +6,7 @@ import logging
 import re
 import sqlite3
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError, StatementError
 from sqlalchemy.pool import NullPool
 
 from lvlm2p_wrappers.errors import StoreError
@@ -24,6 +25,8 @@ BUSY_S = 60.0
 """Seconds that a write waits for another process's write; an ordinary one takes less than a millisecond."""
 
 _MOST_BYTES = 256 * 2**20  # of a value: a file from somebody else may say that it holds gigabytes
+# A view may take for ever, and a trigger may do anything to the store; virtual tables, without a page, run other code.
+_CODE = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR rootpage = 0 LIMIT 1"
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = re.compile(r"(fuse\.)?(nfs\d?|cifs|smb\d?|smbfs|afs|9p|lustre|gpfs|beegfs\w*|ceph\w*|glusterfs|panfs|sshfs)")
 
@@ -60,22 +63,10 @@ class Sqlite:
         """Open the file, making it where there is none.
 
         Raises:
-            StoreError: it cannot be opened, or runs code of its own.
-            DBAPIError: it cannot be used.
+            StoreError: it cannot be opened, or is not safe to use.
+            StatementError: it cannot be used.
         """
-        if self.file is None or not self.read_only:
-            connection = self._connect_to_write()
-        else:
-            connection = self._connect_to_read(self.file)
-        try:
-            with connection.begin():
-                # A view may take for ever, and a trigger may do anything to the store; virtual tables run other code.
-                code = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR rootpage = 0 LIMIT 1"
-                if connection.exec_driver_sql(code).first() is not None:
-                    raise StoreError(f"{self.file} has views, triggers or virtual tables: it is not an lvlm2p store.")
-        except (DBAPIError, StoreError):
-            disconnect(connection)
-            raise
+        connection = self._connect_to_read(self.file) if self.file and self.read_only else self._connect_to_write()
         self._connected_to = self._identity()
         return connection
 
@@ -98,7 +89,7 @@ class Sqlite:
             return 0
         return sum(file.stat().st_size for file in map(self._beside, ("", "-wal", "-shm")) if file.exists())
 
-    def explained(self, problem: DBAPIError) -> StoreError:
+    def explained(self, problem: StatementError) -> StoreError:
         """Return the error to raise for a failure of the database: which file, why, and the way out."""
         told = str(problem.orig)
         causes = (f"{cause} ({told})" for sign, cause in _CAUSES.items() if sign in told)
@@ -108,44 +99,45 @@ class Sqlite:
         if self.file is not None:
             try:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
+                _warn_of_network(self.file.parent.resolve())
             except OSError as problem:
                 raise StoreError(f"the store {self.file} cannot be opened: {problem}. {_ELSEWHERE}") from problem
-            _warn_of_network(self.file.parent.resolve())
         # "IMMEDIATE" makes the driver take the write lock with the first statement that changes something: a
         # transaction then waits for another process's at its start and cannot fail half-way. Reading takes no lock.
         url = URL.create("sqlite", database=None if self.file is None else str(self.file))
-        connection = _connect(url, isolation_level="IMMEDIATE")
-        try:
-            with connection.begin():
-                # An answer is safe from `kill -9` once written to the log; only a power cut may take the last ones.
-                connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-                _use_write_ahead_log(connection)
-        except DBAPIError:
-            disconnect(connection)
-            raise
-        return connection
+        return self._open(url, prepare=_use_write_ahead_log, isolation_level="IMMEDIATE")
 
     def _connect_to_read(self, file: Path) -> Connection:
-        # Where its folder cannot be written either, SQLite reads a file only if told that nobody else writes it.
-        for assurance in ({}, {"immutable": "1"}):
-            query = {"uri": "true", "mode": "ro", **assurance}
-            connection = _connect(URL.create("sqlite", database=f"file:{quote(str(file))}", query=query))
-            try:
-                with connection.begin():
-                    connection.exec_driver_sql("SELECT name FROM sqlite_master")
-            except OperationalError:
-                disconnect(connection)
-                if assurance:
-                    raise
-            else:
-                break
-        log_file = self._beside("-wal")
-        if assurance and log_file.exists() and log_file.stat().st_size:  # SQLite would read past it
+        url = URL.create("sqlite", database=f"file:{quote(str(file))}", query={"uri": "true", "mode": "ro"})
+        try:
+            return self._open(url)
+        except OperationalError:
+            # Where its folder cannot be written, SQLite reads a file only if told that nobody else writes it; and then
+            # it passes over the log.
+            write_ahead_log = self._beside("-wal")
+            if write_ahead_log.exists() and write_ahead_log.stat().st_size:
+                raise StoreError(
+                    f"the store {file} was not closed: its last answers are in {write_ahead_log}, which cannot be read "
+                    "where nothing can be written. Copy both files to another folder, and name the copy."
+                ) from None
+            return self._open(url.update_query_dict({"immutable": "1"}))
+
+    def _open(self, url: URL, prepare: Callable[[Connection], None] | None = None, **options: Any) -> Connection:
+        options |= {"timeout": BUSY_S, "check_same_thread": False}
+        connection = create_engine(url, poolclass=NullPool, paramstyle="named", connect_args=options).connect()
+        try:
+            with connection.begin():
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
+                connection.exec_driver_sql("PRAGMA trusted_schema = OFF")
+                if prepare is not None:
+                    prepare(connection)
+                if connection.exec_driver_sql(_CODE).first() is not None:
+                    raise StoreError(f"{self.file} has views, triggers or virtual tables: it is not an lvlm2p store.")
+        except BaseException:
             disconnect(connection)
-            raise StoreError(
-                f"the store {file} was not closed: its last answers are in {log_file}, which cannot be read where "
-                "nothing can be written. Copy both files to another folder, and name the copy."
-            )
+            raise
         return connection
 
     def _beside(self, end: str) -> Path:
@@ -169,17 +161,9 @@ def disconnect(connection: Connection) -> None:
     connection.engine.dispose()
 
 
-def _connect(url: URL, **options: Any) -> Connection:
-    options |= {"timeout": BUSY_S, "check_same_thread": False}
-    connection = create_engine(url, poolclass=NullPool, connect_args=options).connect()
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
-    driver.execute("PRAGMA trusted_schema = OFF")
-    return connection
-
-
 def _use_write_ahead_log(connection: Connection) -> None:
+    # An answer is safe from `kill -9` once written to the log; only a power cut may take the last ones.
+    connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
     # SQLite does not wait for other processes while it changes the mode of a new file, so we do.
     deadline = time.monotonic() + BUSY_S
     while True:
@@ -195,8 +179,14 @@ def _use_write_ahead_log(connection: Connection) -> None:
 
 @lru_cache
 def _warn_of_network(folder: Path) -> None:
-    """Warn, once for a folder, that SQLite's locks and its shared memory need a local disk."""
-    kind = _file_system(folder)
+    """Warn, once for a folder, where SQLite's locks do not reach other machines."""
+    longest, kind = 0, ""
+    # Each line: ID PARENT MAJOR:MINOR ROOT MOUNTED-AT OPTIONS ... - TYPE SOURCE OPTIONS
+    for line in _MOUNTS.read_text(errors="replace").splitlines() if _MOUNTS.exists() else ():
+        mount, _, system = line.partition(" - ")
+        mounted_at = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount.split()[4])
+        if folder.is_relative_to(mounted_at) and len(mounted_at) >= longest:  # the last one of equals hides the others
+            longest, kind = len(mounted_at), system.split()[0]
     if _NETWORK.fullmatch(kind):
         log.warning(
             "the store's folder %s is on a network file system (%s), where SQLite can lose answers once two machines "
@@ -205,18 +195,3 @@ def _warn_of_network(folder: Path) -> None:
             folder,
             kind,
         )
-
-
-def _file_system(folder: Path) -> str:
-    """The type of the file system that a folder is on; ``""`` where that is not known."""
-    try:
-        lines = _MOUNTS.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    longest, kind = 0, ""
-    for line in lines:  # ID PARENT MAJOR:MINOR ROOT MOUNTED-AT OPTIONS ... - TYPE SOURCE OPTIONS
-        mount, _, system = line.partition(" - ")
-        mounted_at = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount.split()[4])
-        if folder.is_relative_to(mounted_at) and len(mounted_at) >= longest:  # the last one of equals hides the others
-            longest, kind = len(mounted_at), system.split()[0]
-    return kind

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import platformdirs
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.records import Answer, Call
@@ -110,7 +110,7 @@ class Store:
         with self.transaction() as connection:
             if (answer := self._answer(connection, key)) is not None:
                 return answer
-            owner, until = _CLAIMED.one(connection, {"key": key}) or ("", 0.0)
+            owner, until = _CLAIMED.on(connection, {"key": key}).row or ("", 0.0)
             if owner not in ("", self._owner) and _holds(owner, until, now):
                 return False
             values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
@@ -131,8 +131,8 @@ class Store:
         now = time.time()
         without_keys = key_remover()
 
-        def clean(text: str) -> str:
-            return _as_utf8(without_keys(text))
+        def clean(text: str) -> str:  # JSON may hold lone surrogates, UTF-8 may not
+            return without_keys(text).encode(errors="backslashreplace").decode()
 
         with self.transaction() as connection:
             if self.file is not None:
@@ -199,7 +199,7 @@ class Store:
         with self._lock:
             try:
                 yield self._connection or self._connect()
-            except DBAPIError as problem:
+            except StatementError as problem:
                 raise self.engine.explained(problem) from problem
 
     def _connect(self) -> Connection:
@@ -221,7 +221,7 @@ class Store:
             self._connection = None
 
     def _answer(self, connection: Connection, key: str) -> Answer | None:
-        row = _GET.one(connection, {"key": key})
+        row = _GET.on(connection, {"key": key}).row
         if row is not None and not all(isinstance(value, str) for value in row):
             raise StoreError(f"the store {self.path} has an answer that is no text. {self.how_to_drop(key)}")
         return None if row is None else Answer(*row)
@@ -306,15 +306,6 @@ def _holds(owner: str, until: float, now: float) -> bool:
     return True
 
 
-def _as_utf8(value: str) -> str:
-    """Escape lone surrogates: JSON may hold them, UTF-8 may not."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode(errors="backslashreplace").decode()
-    return value
-
-
 def _log(connection: Connection, call: Call, now: float, clean: Callable[[str], str]) -> None:
     layout = parts.pack_text(clean(call.schema_text))
     needed, messages = [layout], list[dict[str, Any]]()
@@ -323,7 +314,7 @@ def _log(connection: Connection, call: Call, now: float, clean: Callable[[str], 
         picture = None if message.picture is None else parts.pack_png(message.picture.png)
         needed += [words] if picture is None else [words, picture]
         messages.append({"role": message.role, "text": words.digest, "png": picture and picture.digest})
-    tables.ADD_PART.on_many(connection, [part._asdict() for part in needed])
+    tables.ADD_PART.on(connection, [part._asdict() for part in needed])
     row = {name: clean(value) if isinstance(value, str) else value for name, value in vars(call).items()}
     del row["messages"], row["schema_text"]
     tables.add_call(connection, row | {"uid": uuid.uuid4().hex, "at": now, "schema": layout.digest}, messages)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
-from sqlalchemy.engine import Dialect
-from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
 METADATA = MetaData()
@@ -79,6 +77,13 @@ claims = Table(
 )
 
 
+class Executed(NamedTuple):
+    """What a statement did: how many rows it changed, and the first row that it found."""
+
+    rowcount: int
+    row: tuple[Any, ...] | None
+
+
 class Statement:
     """A statement that is compiled once and handed to the driver.
 
@@ -87,70 +92,42 @@ class Statement:
 
     def __init__(self, sql: str) -> None:
         self._sql = text(sql)
-        self._compiled: dict[str, tuple[str, Sequence[str] | None]] = {}
+        self._compiled: dict[str, str] = {}
 
-    def on(self, connection: Connection, values: Mapping[str, Any]) -> DBAPICursor:
-        """Execute it with named values, in the connection's transaction.
-
-        Raises:
-            DBAPIError: as SQLAlchemy would.
-        """
-        return self._handed_over(connection, "execute", [values])
-
-    def one(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """Execute it with named values and return its first row.
+    def on(self, connection: Connection, values: Mapping[str, Any] | list[Mapping[str, Any]]) -> Executed:
+        """Execute it in the connection's transaction, with named values, or once with each of a list of them.
 
         Raises:
             DBAPIError: as SQLAlchemy would.
         """
-        cursor = self.on(connection, values)
-        try:
-            row: tuple[Any, ...] | None = cursor.fetchone()
-        except connection.dialect.loaded_dbapi.Error as problem:
-            raise _translated(problem, connection.dialect) from problem
-        finally:
-            cursor.close()  # SQLite goes on showing an open one what the store was
-        return row
-
-    def on_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute it once for each row of named values.
-
-        Raises:
-            DBAPIError: as SQLAlchemy would.
-        """
-        self._handed_over(connection, "executemany", rows)
-
-    def _handed_over(self, connection: Connection, method: str, rows: Iterable[Mapping[str, Any]]) -> DBAPICursor:
         dialect = connection.dialect
-        if (compiled := self._compiled.get(dialect.name)) is None:
-            made = self._sql.compile(dialect=dialect)
-            compiled = self._compiled[dialect.name] = str(made), made.positiontup
-        sql, names = compiled
-        values: list[Any] = list(rows) if names is None else [[row[name] for name in names] for row in rows]
+        sql = self._compiled.get(dialect.name) or str(self._sql.compile(dialect=dialect))
+        self._compiled[dialect.name] = sql
         cursor = connection.connection.cursor()
         try:
-            getattr(cursor, method)(sql, values[0] if method == "execute" else values)
+            if isinstance(values, list):
+                cursor.executemany(sql, values)
+            else:
+                cursor.execute(sql, values)
+            return Executed(cursor.rowcount, cursor.fetchone() if cursor.description else None)
         except dialect.loaded_dbapi.Error as problem:
-            raise _translated(problem, dialect) from problem
-        return cursor
+            raise DBAPIError.instance(None, None, problem, dialect.loaded_dbapi.Error) from problem
+        finally:
+            cursor.close()  # SQLite goes on showing an open one what the store was
 
 
-def _translated(problem: BaseException, dialect: Dialect) -> BaseException:
-    return DBAPIError.instance(None, None, problem, dialect.loaded_dbapi.Error)
-
-
-def _insert(table: Table, *, but: str = "", else_: str = "") -> Statement:
+def _add_unless_there(table: Table) -> Statement:
     # "DO NOTHING" is common to SQLite and PostgreSQL, and SQLAlchemy has it for each of them only.
-    names = [column.name for column in table.columns if column.name != but]
+    names = [column.name for column in table.columns if column.name != "id"]
     values = ", ".join(f":{name}" for name in names)
-    return Statement(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values}) {else_}")
+    return Statement(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values}) ON CONFLICT DO NOTHING")
 
 
-ADD_ANSWER = _insert(answers, else_="ON CONFLICT DO NOTHING")
-ADD_PART = _insert(parts, else_="ON CONFLICT DO NOTHING")
-ADD_META = _insert(meta, else_="ON CONFLICT DO NOTHING")
-ADD_MIGRATION = _insert(migrations, else_="ON CONFLICT DO NOTHING")
-_ADD_CALL = _insert(calls, but="id", else_="ON CONFLICT DO NOTHING")
+ADD_ANSWER = _add_unless_there(answers)
+ADD_PART = _add_unless_there(parts)
+ADD_META = _add_unless_there(meta)
+ADD_MIGRATION = _add_unless_there(migrations)
+_ADD_CALL = _add_unless_there(calls)
 _ADD_TURN = Statement("""
     INSERT INTO turns (call_id, position, role, text, png)
     SELECT id, :position, :role, :text, :png FROM calls WHERE uid = :uid
@@ -165,5 +142,5 @@ def add_call(connection: Connection, row: Mapping[str, Any], messages: Iterable[
     """
     if _ADD_CALL.on(connection, row).rowcount == 0:
         return False
-    _ADD_TURN.on_many(connection, [{"uid": row["uid"], "position": i, **turn} for i, turn in enumerate(messages)])
+    _ADD_TURN.on(connection, [{"uid": row["uid"], "position": i, **turn} for i, turn in enumerate(messages)])
     return True

@@ -152,7 +152,7 @@ class TestBrokenLines:
             (line(answer={}), "answer: "),
             (line(answer=""), "answer: "),
             (line(part="0123", text=""), "part: "),
-            (line(part=EMPTY, text="another"), "its content has the digest"),
+            (line(part=EMPTY, text="another"), "does not have its digest"),
             (line(part=EMPTY), "either a text or a PNG"),
             (line(part=EMPTY, png="*"), "base64"),
             (png_line(b"no picture"), "no PNG file"),
