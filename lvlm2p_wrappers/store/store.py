@@ -33,11 +33,11 @@ DEFAULT = "default"
 
 _LONGEST_CLAIM_S = 86_400.0  # a claim that pretends to hold longer is none of ours: nobody shall wait for it
 
-# The threads of a process share a store's one connection, under its lock; one store that waits for another process's
-# write holds up no other. A fork must find no connection in use, and no new store: SQLite's locks do not survive it, so
-# every connection is closed before, and opened when next used.
-_STORES_LOCK = threading.RLock()
-_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+# The threads of a process share a store's one connection, under the store's lock. SQLite's locks do not survive a fork:
+# before it, every store is locked and its connection closed; it is opened again when next used.
+_STORES: weakref.WeakValueDictionary[str, Store] = weakref.WeakValueDictionary()  # by token
+_STORES_LOCK = threading.Lock()
+_LOCKED_FOR_FORK: list[Store] = []
 
 _GET = Statement("SELECT text, model FROM answers WHERE key = :key")
 _CLAIMED = Statement("SELECT owner, expires FROM claims WHERE key = :key")
@@ -80,8 +80,10 @@ class Store:
         self._claims: set[str] = set()
         self._connection: Connection | None = None
         self._lock = threading.RLock()
-        with _STORES_LOCK, self._lent():
-            _STORES.add(self)
+        with _STORES_LOCK:
+            _STORES[self._token] = self
+        with self._lent():
+            pass
 
     @property
     def path(self) -> str:
@@ -236,12 +238,9 @@ class Store:
             self._claims.discard(key)
 
 
-_LOCKED_FOR_FORK: list[Store] = []
-
-
 def _before_fork() -> None:
     _STORES_LOCK.acquire()
-    for store in tuple(_STORES):
+    for store in list(_STORES.values()):
         store._lock.acquire()
         _LOCKED_FOR_FORK.append(store)
         if store.file is not None:  # a database in memory is copied whole, and has no locks to lose
@@ -296,7 +295,7 @@ def _holds(owner: str, until: float, now: float) -> bool:
     if host != socket.gethostname() or sys.platform == "win32":  # where nothing can be known, the claim's time decides
         return True
     if process == os.getpid():  # one of our own stores, or a dead process that had our number, as in a container
-        return any(store._token == token for store in _STORES)
+        return token in _STORES
     try:
         os.kill(process, 0)
     except PermissionError:

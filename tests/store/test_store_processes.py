@@ -174,6 +174,26 @@ while not os.path.exists(sys.argv[2]):
         keys = {stored.key for stored in stores.answers(store)}
         assert keys == {*written, *(f"child-{name}-{i}" for name in range(4) for i in range(20))}
 
+    def test_a_store_that_waits_for_another_process_holds_up_no_other(self, store, tmp_path):
+        begun, other = threading.Event(), Store(tmp_path / "other.sqlite")
+
+        def wait():
+            begun.set()
+            store.record(CALL, ANSWER)
+
+        with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as raw:
+            raw.execute("BEGIN IMMEDIATE")
+            thread = threading.Thread(target=wait)
+            thread.start()
+            begun.wait()
+            time.sleep(0.1)
+            other.record(CALL, ANSWER)
+            assert Store(tmp_path / "new.sqlite").get_or_claim("k", seconds=1) is True
+            assert thread.is_alive()
+            raw.execute("COMMIT")
+        thread.join()
+        assert store.get("k") == ANSWER
+
     @needs_fork
     def test_a_child_loses_nothing_when_its_parent_closes_the_store(self, file):
         store = Store(file)
