@@ -18,12 +18,7 @@ _HEADING_WORDS = {name: number for names in (HEADINGS, _COMPASS) for number, nam
 
 
 def report(scene: Scene, instruction: Instruction) -> dict[str, Any]:
-    """The fields of a grid analysis.
-
-    Args:
-        scene: the state, noise included.
-        instruction: what is to be done, which decides what the targets are.
-    """
+    """The fields of a grid analysis; the instruction decides what the targets are."""
     world = scene.world
     row, column = world.row_column(scene.agent)
     heading = HEADINGS[scene.heading]
@@ -62,10 +57,7 @@ def _obstacles(world: World) -> list[int]:
 def as_reported(analysis: Mapping[str, Any], scene: Scene, instruction: Instruction) -> tuple[Scene, list[int]]:
     """The state as an analysis reports it, and the target cells.
 
-    Args:
-        analysis: the answer of the first stage; empty if there was none.
-        scene: what the picture shows. It fills in what the analysis does not report or puts outside of the grid.
-        instruction: what is to be done.
+    The scene in the picture fills in what the analysis leaves out or puts outside of the grid.
     """
     world = scene.world
     agent = _cell(world, analysis.get("agent_row"), analysis.get("agent_column"))

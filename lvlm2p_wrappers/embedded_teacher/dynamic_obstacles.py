@@ -24,10 +24,6 @@ def expected_steps(scene: Scene, goals: Collection[int]) -> dict[str, float | No
 
     The path is the shortest one without balls, since they move on before the agent gets there. Only the probability
     that one of them jumps into the agent's way in this step counts.
-
-    Args:
-        scene: the state.
-        goals: the cells to reach.
     """
     world = scene.world
     bare = _without_balls(world)

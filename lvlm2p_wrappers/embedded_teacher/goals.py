@@ -68,10 +68,7 @@ def is_go_to_door(instruction: Instruction, world: World) -> bool:
 def final_subgoal(instruction: Instruction, world: World, targets: Collection[int]) -> Subgoal:
     """The subgoal whose completion fulfils an instruction.
 
-    Args:
-        instruction: the instruction.
-        world: the grid, for what does not change on the way.
-        targets: the target cells; for ``"put"``, with the thing carried, the cells that it must lie next to.
+    The targets are the target cells; for ``"put"``, with the thing carried, the cells that it must lie next to.
     """
     if instruction.verb in ("reach", "match"):
         return Subgoal(lambda _: {cell * 4 + heading: 0 for cell in targets for heading in range(4)})

@@ -44,14 +44,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(instruction: Instruction, world: World, pose: int, targets: Sequence[int]) -> Plan:
-    """Plan from a pose to the end of an instruction.
-
-    Args:
-        instruction: what is to be done.
-        world: the grid and what is carried.
-        pose: where the agent is.
-        targets: the cells that fulfil the instruction.
-    """
+    """Plan from a pose to the end of an instruction, which the target cells fulfil."""
     planner = _Planner()
     if instruction.verb == "put":
         return planner.put(instruction, world, targets, pose)

@@ -42,13 +42,7 @@ class EmbeddedPlanner(CustomLLM):  # type: ignore[misc]
         optional_params: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> ModelResponse:
-        """Answer one chat completion.
-
-        Args:
-            model: the model string without ``embedded/``, options and all.
-            messages: the conversation, with the picture in it.
-            model_response: LiteLLM's empty response, filled in and returned.
-            optional_params: ``response_format`` is read, all other parameters are ignored.
+        """Answer one chat completion; of ``optional_params`` only ``response_format`` counts.
 
         Raises:
             CustomLLMError: 404 for another model, 400 for a wrong option or a conversation without a picture.

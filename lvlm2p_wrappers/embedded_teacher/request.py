@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .grid import COLORS, PORTABLE, Thing
 
@@ -18,6 +19,10 @@ NAME = "minigrid-planner"
 # on LavaGapS7 and Fetch-8x8-N3, 0.992 on GoToDoor-8x8, 0.996 on Dynamic-Obstacles-6x6. At 1.0 it would still be above
 # 0.98, with longer episodes; below 0.5 nothing is gained, and labels that are too sharp keep a student from exploring.
 DEFAULT_TAU = 0.5
+
+_ALIASES = {"salt": "noise_seed"}
+_MARKUP = r"(?:(?!\n)[\s>*_#-])*"  # before a label; within its line, or blank lines would take quadratic time
+_LONGEST_LINE = 1000  # of a mission or a carried object; the parsers are not made for more
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -30,50 +35,22 @@ class RefusedError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(BaseModel):
     """The options in the model string.
 
     Attributes:
-        tau: temperature of the softmax over extra steps, in steps; above 0.
+        tau: temperature of the softmax over extra steps, in steps.
         error: label noise: share of states in which a wrong action gets most of the probability.
         misread: perception noise: share of states in which the analysis is wrong.
         noise_seed: any text; another seed picks other states.
     """
 
-    tau: float = DEFAULT_TAU
-    error: float = 0.0
-    misread: float = 0.0
-    noise_seed: str = "0"
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-def _temperature(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def _seed(text: str) -> str:
-    if not text:
-        raise ValueError
-    return text
-
-
-_OPTIONS: dict[str, tuple[Callable[[str], float | str], str]] = {
-    "tau": (_temperature, "a number above 0"),
-    "error": (_share, "a number from 0 to 1"),
-    "misread": (_share, "a number from 0 to 1"),
-    "noise_seed": (_seed, "any text"),
-}
-_ALIASES = {"salt": "noise_seed"}
+    tau: float = Field(DEFAULT_TAU, gt=0, allow_inf_nan=False)
+    error: float = Field(0.0, ge=0, le=1)
+    misread: float = Field(0.0, ge=0, le=1)
+    noise_seed: str = Field("0", min_length=1)
 
 
 def read_options(model: str) -> Options:
@@ -85,20 +62,21 @@ def read_options(model: str) -> Options:
     name, _, query = model.partition("?")
     if name != NAME:
         raise RefusedError(f"no embedded model {name!r}; there is one: {NAME!r}", status=404)
-    valid = "; ".join(f"{option}: {what}" for option, (_, what) in _OPTIONS.items())
-    values: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        option = _ALIASES.get(name, name)
-        if option not in _OPTIONS:
-            raise RefusedError(f"{model!r}: unknown option {name!r}; options are {valid}", status=400)
-        if option in values:
-            raise RefusedError(f"{model!r}: option {option!r} is given twice", status=400)
-        read, what = _OPTIONS[option]
-        try:
-            values[option] = read(text)
-        except ValueError:
-            raise RefusedError(f"{model!r}: {name}={text!r} must be {what}; options are {valid}", status=400) from None
-    return Options(**values)
+    given = [(_ALIASES.get(option, option), text) for option, text in parse_qsl(query, keep_blank_values=True)]
+    values = dict(given)
+    for option in values:
+        given.remove((option, values[option]))
+    if given:
+        raise RefusedError(f"{model!r}: option {given[0][0]!r} is given twice", status=400)
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0])
+        problem = "there is no such option" if first["type"] == "extra_forbidden" else first["msg"]
+        valid = ", ".join(Options.model_fields)
+        message = f"{model!r}: {option}={values[option]!r}: {problem}; the options are {valid}"
+        raise RefusedError(message, status=400) from None
 
 
 @dataclass(frozen=True)
@@ -178,18 +156,18 @@ def _schema(response_format: Any) -> Mapping[str, Any]:
 
 def _label(text: str, label: str) -> str:
     """The text after the last ``label:`` that begins a line, without quotes or markup."""
-    found = re.findall(rf"(?im)^[\s>*_#-]*{label}[*_]*\s*:[ \t]*(.*)$", text)
-    return str(found[-1]).strip(" \t\r\"'`*_") if found else ""
+    found = re.findall(rf"(?im)^{_MARKUP}{label}[*_]*\s*:[ \t]*(.*)$", text)
+    return str(found[-1]).strip(" \t\r\"'`*_")[:_LONGEST_LINE] if found else ""
 
 
 def _analysis(text: str) -> Mapping[str, Any]:
     """The JSON object after the last ``Analysis:``, on that line or below it; empty if there is none."""
-    labels = list(re.finditer(r"(?im)^[\s>*_#-]*analysis[*_]*\s*:[^{\n]*\n?[^{\n]*(?=\{)", text))
+    labels = list(re.finditer(rf"(?im)^{_MARKUP}analysis[*_]*\s*:[^{{\n]*(?:\n[^{{\n]*)?(?=\{{)", text))
     if not labels:
         return {}
     try:
         value, _ = json.JSONDecoder().raw_decode(text, labels[-1].end())
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

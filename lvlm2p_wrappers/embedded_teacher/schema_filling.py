@@ -13,10 +13,7 @@ Schema = Mapping[str, Any]
 def fill(schema: Schema, known: Mapping[str, Any], root: Schema | None = None) -> dict[str, Any]:
     """An object that fits a schema: known values by property name, else a plain value of the right type.
 
-    Args:
-        schema: JSON schema of an object. Local references and the first of several alternatives are followed.
-        known: values by property name; ``summary`` also stands in for any unknown text.
-        root: the schema that references point into, if it is another one.
+    ``known["summary"]`` stands in for any unknown text. References point into ``root``, by default the schema itself.
     """
     root = root or schema
     return {name: _value(part, known, name, root) for name, part in schema.get("properties", {}).items()}
@@ -46,16 +43,19 @@ def _items(schema: Schema, known: Mapping[str, Any], value: Any, root: Schema) -
     if isinstance(value, list) and item.get("type") == "string":
         return [f"{place['what']} at row {place['row']}, column {place['column']}" for place in value]
     if isinstance(value, list) and "properties" in item:
-        return [fill(item, {**known, **place}, root) for place in value]
-    return [_value(item, known, "", root) for _ in range(schema.get("minItems", 0))]
+        flat = {name: value for name, value in known.items() if not isinstance(value, list)}
+        return [fill(item, {**flat, **place}, root) for place in value]
+    return [_value(item, known, "", root) for _ in range(int(schema.get("minItems", 0)))]
 
 
-def _resolved(schema: Schema, root: Schema) -> Schema:
+def _resolved(schema: Any, root: Schema) -> Schema:
     """The schema that a reference or the first of several alternatives stands for."""
+    if not isinstance(schema, Mapping):  # true: anything
+        return {}
     if "$ref" in schema:
         found: Any = root
         for key in str(schema["$ref"]).removeprefix("#/").split("/"):
-            found = found.get(key, {})
+            found = found[int(key)] if isinstance(found, list) else found.get(key, {})
         return _resolved(found, root) if "$ref" not in found else {}
     for word in ("anyOf", "oneOf", "allOf"):
         if schema.get(word):

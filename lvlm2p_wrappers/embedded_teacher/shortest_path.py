@@ -19,9 +19,7 @@ Distances = list[int]
 def entry_costs(world: World, *, clearing: bool = False) -> list[int]:
     """The cost of entering each cell beyond the step itself; -1 where the agent cannot enter, or would not survive.
 
-    Args:
-        world: the grid.
-        clearing: also enter, for :data:`CLEARING`, cells that can be made free: portable things and locked doors.
+    With ``clearing``, cells of portable things and locked doors can be entered for :data:`CLEARING`.
     """
     key = world.carrying.color if world.carrying is not None and is_a(world.carrying, "key") else None
     costs = []
@@ -39,15 +37,10 @@ def entry_costs(world: World, *, clearing: bool = False) -> list[int]:
 
 
 def distances(world: World, costs: list[int], sources: Mapping[int, int]) -> Distances:
-    """Steps from every pose to the nearest source.
+    """Steps from every pose to the nearest source, given the costs of entering cells from :func:`entry_costs`.
 
     Dijkstra's algorithm, backwards from the sources, with a bucket for each distance. A turn costs one step, going
     forward one step and the cost of entering the cell.
-
-    Args:
-        world: the grid.
-        costs: the cost of entering each cell, from :func:`entry_costs`.
-        sources: poses, each with the steps that remain from there.
     """
     steps = world.steps
     found = [FAR] * (len(costs) * 4)
