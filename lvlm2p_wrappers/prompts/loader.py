@@ -6,6 +6,7 @@ get files by name from the list made here. A user's folder stands in front of a 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -103,13 +104,15 @@ class PromptFiles:
 def _folders(folder: str | Path | None, bundled: Path, family: str) -> list[Path]:
     if folder is None:
         return [bundled / family]
-    if Path(folder).is_dir():
-        return [Path(folder), bundled / family]
-    if (bundled / str(folder)).is_dir():
+    with contextlib.suppress(OSError):  # a name that is too long for a folder
+        if Path(folder).is_dir():
+            return [Path(folder), bundled / family]
+    sets = sorted(path.name for path in bundled.iterdir() if path.is_dir())
+    known = ", ".join(sets)
+    if str(folder) in sets:
         return [bundled / str(folder)]
-    sets = ", ".join(sorted(path.name for path in bundled.iterdir() if path.is_dir()))
     raise PromptError(
-        f"there is no prompt folder {str(folder)!r}. Give a folder with your own templates, or one of: {sets}."
+        f"there is no prompt folder {str(folder)!r}. Give a folder with your own templates, or one of: {known}."
     )
 
 

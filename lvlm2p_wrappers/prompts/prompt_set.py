@@ -128,6 +128,12 @@ class PromptSet:
         turn = Message("user", self._render("repair.jinja", {"problem": problem, "schema": question.schema.text}))
         return question._replace(messages=(*question.messages, Message("assistant", reply), turn))
 
+    @property
+    def modules(self) -> list[str]:
+        """The modules that the set's examples name with their environments; none of them is imported here."""
+        named = {example.picture.env_id.rpartition(":")[0] for _, example in self._examples.pictured}
+        return sorted(named - {""})
+
     def check(self, env_info: EnvInfo) -> None:
         """Render every template of the set once, so that a mistake in one shows before the first question.
 
@@ -204,7 +210,7 @@ class PromptSet:
                 if self.options.stages == 2:
                     analysis = self._read_analysis(json.dumps(example.analysis))
                 reply = analysis if stage == "analysis" else read_action(action, names)
-            except BadReplyError as error:
+            except (BadReplyError, TypeError, RecursionError) as error:  # TOML has dates, and tables nested deep
                 raise PromptError(f"{where} is no reply that {env_info.env_id} could get: {error}") from None
             sent = stage == "analysis" or self.options.picture_in_action or not analysis
             turns.append(Message("user", self._user(stage, view, analysis), view.picture if sent else None))

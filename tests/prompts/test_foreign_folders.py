@@ -205,6 +205,12 @@ def test_a_file_that_no_prompt_set_needs_is_refused(tmp_path, files, message):
     refused(tmp_path, message, **files)
 
 
+@pytest.mark.parametrize("folder", ["x" * 5000, "a/../minigrid", "\0"])
+def test_a_name_that_no_folder_can_have_is_told(folder):
+    with pytest.raises(PromptError, match="there is no prompt folder"):
+        PromptSet(folder, "minigrid")
+
+
 def test_hidden_files_are_not_part_of_a_set(tmp_path):
     (tmp_path / "repair.jinja").write_text("again")
     before = PromptSet(tmp_path, "minigrid").fingerprint
@@ -239,6 +245,20 @@ def test_an_environment_that_the_user_has_registered_may_be_named_with_its_modul
     for name, text in pictured("stranger:MiniGrid-LavaGapS5-v0").items():
         (tmp_path / name.replace("__", ".")).write_text(text)
     assert len(PromptSet(tmp_path, "minigrid").analysis(lava()).messages) == 4
+
+
+def test_the_modules_that_examples_name_are_listed_for_whoever_trusts_them(tmp_path):
+    for name, text in pictured("stranger:Env-v0").items():
+        (tmp_path / name.replace("__", ".")).write_text(text)
+    assert PromptSet(tmp_path, "minigrid").modules == ["stranger"]
+    assert PromptSet(None, "minigrid").modules == []
+
+
+@pytest.mark.parametrize("value", ["2026-01-01", f"{{ {'a.' * 5000}a = 1 }}"])
+def test_an_example_that_is_no_json_is_named(tmp_path, value):
+    files = pictured("MiniGrid-LavaGapS5-v0")
+    files["examples__toml"] = files["examples__toml"].replace('"x"', value)
+    refused(tmp_path, r"example 1 is no reply that|examples\.toml is nested", **files)
 
 
 # --- schemas of the user's own ---
