@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from lvlm2p_wrappers.errors import UsageError
 
 Format = Literal["database", "export", "report", "evaluation"]
 
-_HEAD = 256  # bytes of a file that tell its format
+_HEAD = 2048  # bytes of a file that tell its format
 # An SQLite file's magic, and those of its write-ahead log (two byte orders) and of its rollback journal.
 _DATABASE = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
 _NAMES: dict[Format, str] = {
@@ -63,7 +62,7 @@ def format_of(path: Path) -> Format | None:
         return "export"
     if b'<meta name="generator" content="lvlm2p' in head:
         return "report"
-    return "evaluation" if re.match(rb'\{\n "format": \d+,\n "env_id"', head) else None
+    return "evaluation" if head.startswith(b"{") and b'"env_id"' in head and b'"fingerprint"' in head else None
 
 
 def _refuse(path: Path, target: Path, kind: Format | None, *, force: bool) -> None:

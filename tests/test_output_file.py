@@ -57,7 +57,7 @@ def test_files_of_ours_are_replaced_by_their_like_only(tmp_path, store):
     with (tmp_path / "labels.jsonl").open("w") as fp:
         export(store, fp)
     (tmp_path / "page.html").write_text('<!doctype html>\n<meta name="generator" content="lvlm2p report">')
-    (tmp_path / "evaluation.json").write_text('{\n "format": 1,\n "env_id": "x"}')
+    (tmp_path / "evaluation.json").write_text('{"format": 1, "env_id": "x", "fingerprint": "y"}')
     formats = {"labels.jsonl": "export", "page.html": "report", "evaluation.json": "evaluation"}
     for name, kind in formats.items():
         assert format_of(tmp_path / name) == kind

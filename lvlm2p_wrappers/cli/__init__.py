@@ -1,4 +1,4 @@
-"""The command ``lvlm2p``: know what a teacher will cost, and look after what it has said.
+"""The command ``lvlm2p``: preview, ask, estimate, evaluate and compare teachers, and look after the store.
 
 A file a command; ``main`` puts them together. Only this package prints.
 """

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import textwrap
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_store, not_negative
-from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
-from lvlm2p_wrappers.cli.snapshot import add_scene, look, moment_of, picture_in_words, picture_of, save, say_facts
+from lvlm2p_wrappers.cli.arguments import STORE, BudgetUsd, Json, Model, StoreFile, optional
+from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_facts, say_json, say_table
+from lvlm2p_wrappers.cli.snapshot import Snapshot, picture_of
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.records import Exchange, Message
 from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.views import View
-
-_MORE = """\
-An answer that the store has already is shown, and not asked for again; --store FILE with a new file asks anew.
-`lvlm2p preview` shows the same messages without asking.
-
-examples:
-  lvlm2p ask MiniGrid-LavaGapS7-v0 --model gemini/gemini-2.5-flash-lite --budget-usd 0.01
-  lvlm2p ask MiniGrid-Fetch-6x6-N2-v0 --model embedded/minigrid-planner --seed 3 --steps 5 --verbose"""
 
 _BAR = 30  # characters of a bar that means certainty
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -65,39 +56,78 @@ class Asked:
         return exchange.answer is not None and (exchange.at is None or exchange.at < self.started)
 
 
-def add_parser(commands: Commands) -> None:
-    """Add ``ask`` to the command line."""
-    parser = add_command(
-        commands, "ask", summary="ask a teacher about one moment and show all that came of it", more=_MORE
-    )
-    add_scene(parser)
-    parser.add_argument("--model", metavar="M", required=True, help="the teacher, as a LiteLLM model string")
-    parser.add_argument(
-        "--budget-usd", metavar="X", type=not_negative, help="the most to spend; a call that may cost more is not made"
-    )
-    parser.add_argument("--verbose", action="store_true", help="print the messages that were sent, too")
-    add_store(parser)
-    add_json(parser)
-    parser.set_defaults(run=run)
+@dataclass(kw_only=True)
+class Ask(Snapshot):
+    """Ask a teacher about one moment and show all that came of it.
 
+    An answer that the store has already is shown, and not asked for again;
+    --store FILE with a new file asks anew. `lvlm2p preview` shows the same
+    messages without asking.
 
-def run(args: argparse.Namespace) -> None:
-    """Ask and print.
-
-    Raises:
-        UsageError: if the environment, the model, the prompt set or the store cannot be used.
-        TeacherError: if there is no advice; what is known of the conversation has been printed.
+    Examples:
+      lvlm2p ask MiniGrid-LavaGapS7-v0 --model gemini/gemini-2.5-flash-lite --budget-usd 0.01
+      lvlm2p ask MiniGrid-Fetch-6x6-N2-v0 --model embedded/minigrid-planner --seed 3 --steps 5 --verbose
     """
-    teacher = Teacher(args.model, prompts=args.prompts, store=args.store, budget_usd=args.budget_usd)
-    asked = ask(teacher, look(args, teacher))
-    if args.save:
-        save(args.save, asked.view, [(exchange.stage, _turns(exchange)) for exchange in asked.exchanges])
-    if args.json:
-        say_json(_as_json(args, asked))
-    else:
-        _print(args, asked)
-    if asked.problem is not None:
-        raise asked.problem
+
+    model: Model
+    budget_usd: BudgetUsd = None
+    verbose: Annotated[bool, optional()] = False
+    """Print the messages that were sent, too."""
+    store: StoreFile = STORE
+    json: Json = False
+
+    def run(self) -> None:
+        """Ask and print.
+
+        Raises:
+            UsageError: if the environment, the model, the prompt set or the store cannot be used.
+            TeacherError: if there is no advice; what is known of the conversation has been printed.
+        """
+        teacher = Teacher(self.model, prompts=self.prompts, store=self.store, budget_usd=self.budget_usd)
+        asked = ask(teacher, self.view(teacher))
+        self.save_messages(asked.view, [(exchange.stage, _with_reply(exchange)) for exchange in asked.exchanges])
+        if self.json:
+            say_json(self._as_json(asked))
+        else:
+            self._print(asked)
+        if asked.problem is not None:
+            raise asked.problem
+
+    def _as_json(self, asked: Asked) -> dict[str, Any]:
+        advice, problem, counters = asked.advice, asked.problem, asked.teacher.counters
+        kind = getattr(problem, "kind", type(problem).__name__.removesuffix("Error").lower())
+        return {
+            "env_id": asked.view.env_info.env_id,
+            "seed": self.seed,
+            "steps": self.steps,
+            "model": advice.model if advice else self.model,
+            "mission": asked.view.mission,
+            "carrying": asked.view.carrying,
+            "picture": picture_of(asked.view),
+            "exchanges": [_exchange_as_json(exchange, asked) for exchange in asked.exchanges],
+            "probs": asked.probabilities,
+            "calls": counters.calls,
+            "cost_usd": advice.cost_usd if advice else counters.cost_usd,
+            "latency_s": advice and advice.latency_s,
+            "error": problem and {"kind": kind, "message": str(problem)},
+        }
+
+    def _print(self, asked: Asked) -> None:
+        view = asked.view
+        say(f"{self.moment}: {self.model}", style="bold")
+        rows = [("picture", self.picture_in_words(view))]
+        rows += [("mission", view.mission)] if view.mission else []
+        rows += [("carrying", view.carrying)] if view.env_info.family == "minigrid" else []
+        say_facts(rows)
+        for number, exchange in enumerate(asked.exchanges, start=1):
+            took = _took(exchange, from_store=asked.from_store(exchange))
+            say(f"\nstage {number}, {exchange.stage}: {took}", style="bold")
+            _print_exchange(exchange, verbose=self.verbose)
+        if asked.probabilities is not None:
+            say("\nadvice", style="bold")
+            bars = [(f"  {name}", f"{share:.3f}", bar(share)) for name, share in asked.probabilities.items()]
+            say_table(bars, header=("", "", ""), numbers=(1,), whole=(0, 2))
+        say(f"\n{_in_sum(asked)}")
 
 
 def ask(teacher: Teacher, view: View) -> Asked:
@@ -107,12 +137,8 @@ def ask(teacher: Teacher, view: View) -> Asked:
         UsageError: if the model cannot be used.
     """
     started, advice, problem = time.time(), None, None
-    screen = console(stderr=True)
     try:
-        if screen.is_terminal:
-            with screen.status("Asking"):
-                advice = teacher.advise(view)
-        else:
+        with console(stderr=True).status("Asking"):  # animated on a terminal only
             advice = teacher.advise(view)
     except UsageError:
         raise
@@ -121,61 +147,19 @@ def ask(teacher: Teacher, view: View) -> Asked:
     return Asked(teacher, view, started, advice, problem, conversation(teacher, view))
 
 
-def _turns(exchange: Exchange) -> list[Message]:
+def _with_reply(exchange: Exchange) -> list[Message]:
     """The messages, and the reply as one more."""
     reply = [] if exchange.reply is None else [Message("reply", exchange.reply)]
     return [*exchange.messages, *reply]
 
 
-def _as_json(args: argparse.Namespace, asked: Asked) -> dict[str, Any]:
-    advice, problem, counters = asked.advice, asked.problem, asked.teacher.counters
-    kind = getattr(problem, "kind", type(problem).__name__.removesuffix("Error").lower())
-    return {
-        "env_id": asked.view.env_info.env_id,
-        "seed": args.seed,
-        "steps": args.steps,
-        "model": advice.model if advice else args.model,
-        "mission": asked.view.mission,
-        "carrying": asked.view.carrying,
-        "picture": picture_of(asked.view),
-        "exchanges": [_exchange_as_json(exchange, asked) for exchange in asked.exchanges],
-        "probs": asked.probabilities,
-        "calls": counters.calls,
-        "cost_usd": advice.cost_usd if advice else counters.cost_usd,
-        "latency_s": advice and advice.latency_s,
-        "error": problem and {"kind": kind, "message": str(problem)},
-    }
-
-
 def _exchange_as_json(exchange: Exchange, asked: Asked) -> dict[str, Any]:
-    messages = [
-        {"role": turn.role, "text": turn.text, "picture": turn.picture is not None} for turn in exchange.messages
-    ]
+    messages = [{"role": m.role, "text": m.text, "picture": m.picture is not None} for m in exchange.messages]
     answer = exchange.answer and json.loads(exchange.answer)
     return {**vars(exchange), "messages": messages, "answer": answer, "from_store": asked.from_store(exchange)}
 
 
-def _print(args: argparse.Namespace, asked: Asked) -> None:
-    view = asked.view
-    say(f"{moment_of(args)}: {args.model}", style="bold")
-    rows = [("picture", picture_in_words(view, args.save))]
-    rows += [("mission", view.mission)] if view.mission else []
-    rows += [("carrying", view.carrying)] if view.env_info.family == "minigrid" else []
-    say_facts(rows)
-    for number, exchange in enumerate(asked.exchanges, start=1):
-        say("")
-        say(f"stage {number}, {exchange.stage}: {_how(exchange, from_store=asked.from_store(exchange))}", style="bold")
-        _print_exchange(exchange, verbose=args.verbose)
-    if asked.probabilities is not None:
-        say("")
-        say("advice", style="bold")
-        bars = [(f"  {name}", f"{share:.3f}", bar(share)) for name, share in asked.probabilities.items()]
-        say_table(bars, numbers=(1,), whole=(0, 2))
-    say("")
-    say(_in_sum(asked))
-
-
-def _how(exchange: Exchange, *, from_store: bool) -> str:
+def _took(exchange: Exchange, *, from_store: bool) -> str:
     """Where an answer is from, and what it took."""
     if exchange.outcome is None:
         return "not asked"
@@ -185,22 +169,22 @@ def _how(exchange: Exchange, *, from_store: bool) -> str:
     if exchange.reply is not None:
         took.append(money(exchange.cost_usd))
     told = ", ".join([*took, *([f"by {exchange.model}"] if exchange.model else [])])
-    return f"out of the store (then: {told})" if from_store else told
+    return f"from the store (then: {told})" if from_store else told
 
 
 def _print_exchange(exchange: Exchange, *, verbose: bool) -> None:
+    messages = exchange.messages
     if verbose:
-        for turn in exchange.messages:
-            say(f"{turn.role}{', with a picture' if turn.picture else ''}:", style="bold")
-            say(textwrap.indent(turn.text, "  "))
+        for message in messages:
+            say(f"{message.role}{', with a picture' if message.picture else ''}:", style="bold")
+            say(textwrap.indent(message.text, "  "))
     else:
-        sent = [
-            f"{m.role} {len(m.text):,} characters{' and a picture' if m.picture else ''}" for m in exchange.messages
+        lengths = [
+            f"{m.role} {len(m.text):,} characters{' and a picture' * bool(m.picture)}" for m in exchange.messages
         ]
-        say(f"{'sent' if exchange.outcome else 'to be sent'}: {', '.join(sent)} (--verbose shows them)")
+        say(f"{'sent' if exchange.outcome else 'to be sent'}: {', '.join(lengths)} (--verbose shows them)")
     if exchange.reply is not None:
-        say("reply, as it came:")
-        say(textwrap.indent(exchange.reply, "  "))
+        say(f"reply, as it came:\n{textwrap.indent(exchange.reply, '  ')}")
     if exchange.problem:
         say(f"{'bad reply' if exchange.outcome == 'bad_reply' else 'no reply'}: {exchange.problem}", style="bold")
     if exchange.answer is not None and exchange.stage == "analysis":

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import gymnasium as gym
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lvlm2p_wrappers.cli.arguments import Commands, add_command, add_json, add_store, at_least_one, not_negative
+from lvlm2p_wrappers.cli.arguments import (
+    STORE,
+    BudgetCalls,
+    BudgetUsd,
+    Concurrency,
+    Count,
+    EnvId,
+    Json,
+    Model,
+    Prompts,
+    Seed,
+    StoreFile,
+    optional,
+)
 from lvlm2p_wrappers.cli.environments import in_silence, make
-from lvlm2p_wrappers.cli.estimate.discovery import distinct_views, roll_out
-from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
+from lvlm2p_wrappers.cli.estimate import roll_out
+from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_facts, say_json, say_table
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
@@ -26,87 +38,111 @@ from lvlm2p_wrappers.records import EvaluationArguments, Heading, Metrics, Price
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.views import EnvInfo, viewer
 
-_ROLLOUT = 4_000  # frames from which the views of a run are extrapolated, as in `lvlm2p estimate`
-_ENVS = 8
-
-_MORE = """\
-The teacher labels a fixed set of states, which depends on the environment and --seed alone: from random, student-like
-and expert trajectories. What it says is compared with the environment's own state, which it never gets to see. Then it
-plays: its most probable action, and actions drawn from its distribution. Environments that are not of the package
-minigrid get everything that needs no truth.
-
-Rows are kept in the folder as they arrive: after a budget, a fault or Ctrl-C the same command goes on where it ended.
-Answers come from the store where they are there, and go into it.
-
-examples:
-  lvlm2p evaluate MiniGrid-LavaGapS7-v0 --model embedded/minigrid-planner
-  lvlm2p evaluate MiniGrid-LavaGapS7-v0 --model gemini/gemini-2.5-flash-lite --states 100 --episodes 0 --budget-usd 1
-  lvlm2p evaluate FrozenLake-v1 --model openai/gpt-4o-mini --prompts my_prompts --out evaluations/lake"""
+_ROLLOUT = 4_000  # frames from which the views of a run are estimated
 
 
-def add_parser(commands: Commands) -> None:
-    """Add ``evaluate`` to the command line."""
-    parser = add_command(
-        commands,
-        "evaluate",
-        summary="measure a teacher: accuracy, rollouts, calibration, price",
-        more=_MORE,
-    )
-    parser.add_argument("env_id", metavar="ENV_ID", help="the environment; MODULE:ID for one that a module registers")
-    parser.add_argument("--model", metavar="M", required=True, help="the teacher, as a LiteLLM model string")
-    parser.add_argument("--prompts", metavar="P", help="folder of your own templates, or the name of a bundled set")
-    parser.add_argument(
-        "--episodes", metavar="N", type=zero_or_more, default=50, help="rollouts with each policy (default: 50)"
-    )
-    add_sample(parser)
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="where rows and card are kept (default: evaluations/ENV__MODEL)"
-    )
-    add_limits(parser)
-    add_store(parser)
-    add_json(parser)
-    parser.set_defaults(run=run)
+@dataclass(kw_only=True)
+class Sampling:
+    """The flags of the commands that have states labelled."""
+
+    states: Count = 200
+    """States to label, at most."""
+    seed: Seed = 0
+    """Seed of states and episodes."""
+    concurrency: Concurrency = 16
+    budget_usd: BudgetUsd = None
+    budget_calls: BudgetCalls = None
+    offline: Annotated[bool, optional()] = False
+    """Answer from the store alone."""
+    store: StoreFile = STORE
+
+    def teacher(self, model: str, prompts: str | None) -> Teacher:
+        """The teacher that the flags describe.
+
+        Raises:
+            UsageError: if the model string or a value cannot work.
+        """
+        catalogue.recognise(model)
+        return Teacher(
+            model,
+            prompts=prompts,
+            store=self.store,
+            concurrency=self.concurrency,
+            budget_usd=self.budget_usd,
+            budget_calls=self.budget_calls,
+            offline=self.offline,
+        )
 
 
-def add_sample(parser: argparse.ArgumentParser) -> None:
-    """Add what decides which states are labelled."""
-    parser.add_argument(
-        "--states", metavar="N", type=at_least_one, default=200, help="states labelled, at most (default: 200)"
-    )
-    parser.add_argument("--seed", metavar="S", type=zero_or_more, default=0, help="of states and episodes (default: 0)")
+@dataclass(kw_only=True)
+class Evaluate(Sampling):
+    """Measure a teacher: accuracy, rollouts, calibration, price.
 
+    The teacher labels a fixed set of states, which depends on the environment
+    and --seed alone: from random, student-like and expert trajectories. Its
+    labels are compared with the ground truth, which it never gets to see. Then
+    it plays: its most probable action, and actions drawn from its distribution.
+    Environments outside the package minigrid have no ground truth; they get
+    everything that needs none.
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add what limits the calls."""
-    parser.add_argument(
-        "--concurrency", metavar="N", type=at_least_one, default=16, help="calls in flight (default: 16)"
-    )
-    parser.add_argument("--budget-usd", metavar="D", type=not_negative, help="spend at most so many US dollars")
-    parser.add_argument("--budget-calls", metavar="N", type=zero_or_more, help="make at most so many calls")
-    parser.add_argument("--offline", action="store_true", help="answer from the store alone")
+    Rows are kept in the folder as they arrive: after a spent budget, a fault or
+    Ctrl-C the same command resumes. Answers come from the store where they are
+    there, and go into it.
 
-
-def zero_or_more(text: str) -> int:
-    """A whole number from 0 on, as argparse wants its types."""
-    return 0 if text.strip("0_") == "" and "0" in text else at_least_one(text)
-
-
-def teacher_of(model: str, prompts: str | None, args: argparse.Namespace) -> Teacher:
-    """The teacher that some arguments ask for.
-
-    Raises:
-        UsageError: if the model string or a value cannot work.
+    Examples:
+      lvlm2p evaluate MiniGrid-LavaGapS7-v0 --model embedded/minigrid-planner
+      lvlm2p evaluate MiniGrid-LavaGapS7-v0 --model gemini/gemini-2.5-flash-lite --episodes 0 --budget-usd 1
+      lvlm2p evaluate FrozenLake-v1 --model openai/gpt-4o-mini --prompts my_prompts --out evaluations/lake
     """
-    catalogue.recognise(model)
-    return Teacher(
-        model,
-        prompts=prompts,
-        store=args.store,
-        concurrency=args.concurrency,
-        budget_usd=args.budget_usd,
-        budget_calls=args.budget_calls,
-        offline=args.offline,
-    )
+
+    env_id: EnvId
+    model: Model
+    prompts: Prompts = None
+    episodes: Seed = 50
+    """Rollouts with each policy."""
+    out: Annotated[Path | None, optional("FOLDER")] = None
+    """Where rows and card are kept. Without it evaluations/ENV__MODEL."""
+    json: Json = False
+
+    def run(self) -> None:
+        """Evaluate and print.
+
+        Raises:
+            TeacherError: if something is missing at the end; what is there has been printed and kept.
+        """
+        teacher = self.teacher(self.model, self.prompts)
+        env_info = look_at(self.env_id)
+        teacher.resume()
+        arguments = EvaluationArguments(
+            env_id=env_info.env_id,
+            model=teacher.model,
+            prompts=self.prompts or env_info.family,
+            fingerprint=teacher.read_prompts(env_info).fingerprint,
+            seed=self.seed,
+            states=self.states,
+            episodes=self.episodes,
+        )
+        path = self.out or default_folder(env_info.env_id, self.model, self.prompts)
+        missing: TeacherError | KeyboardInterrupt | None = None
+        with EvaluationFolder(path, arguments) as folder:
+            with in_silence(), progress() as watch:
+                try:
+                    make_env = functools.partial(make, self.env_id)
+                    missing = evaluate(teacher, make_env, folder, width=self.concurrency, progress=watch)
+                except (TeacherError, KeyboardInterrupt) as error:
+                    missing = error
+                views = _run_views(self.env_id, teacher, folder)
+            metrics = compute_metrics(folder.labels, folder.episodes, run_views=views)
+            content = folder.save(metrics, complete=missing is None)
+        if missing is None or folder.labels or folder.episodes:
+            if self.json:
+                say_json({"folder": str(path), **content})
+            else:
+                _print(folder, metrics)
+        if missing is not None:
+            if isinstance(missing, TeacherError):
+                say("Incomplete. The same command resumes the evaluation.", stderr=True)
+            raise missing
 
 
 def look_at(env_id: str) -> EnvInfo:
@@ -124,47 +160,6 @@ def look_at(env_id: str) -> EnvInfo:
             raise UsageError(f"{env_id} cannot be reset: {error}") from None
         env.close()
     return env_info
-
-
-def run(args: argparse.Namespace) -> None:
-    """Evaluate and print.
-
-    Raises:
-        TeacherError: if something is missing at the end; what is there has been printed and kept.
-    """
-    teacher = teacher_of(args.model, args.prompts, args)
-    env_info = look_at(args.env_id)
-    teacher.resume()
-    arguments = EvaluationArguments(
-        env_id=env_info.env_id,
-        model=teacher.model,
-        prompts=args.prompts or env_info.family,
-        fingerprint=teacher.read_prompts(env_info).fingerprint,
-        seed=args.seed,
-        states=args.states,
-        episodes=args.episodes,
-    )
-    path = args.out or default_folder(env_info.env_id, args.model, args.prompts)
-    missing: TeacherError | KeyboardInterrupt | None = None
-    with EvaluationFolder(path, arguments) as folder:
-        with in_silence(), progress() as watch:
-            try:
-                make_env = functools.partial(make, args.env_id)
-                missing = evaluate(teacher, make_env, folder, width=args.concurrency, progress=watch)
-            except (TeacherError, KeyboardInterrupt) as error:
-                missing = error
-            views = _run_views(args.env_id, teacher, folder)
-        metrics = compute_metrics(folder.labels, folder.episodes, run_views=views)
-        content = folder.save(metrics, complete=missing is None)
-    if missing is None or folder.labels or folder.episodes:
-        if args.json:
-            say_json({"folder": str(path), **content})
-        else:
-            _print(folder, metrics)
-    if missing is not None:
-        if isinstance(missing, TeacherError):
-            say("Incomplete. The same command resumes the evaluation.", stderr=True)
-        raise missing
 
 
 def default_folder(env_id: str, model: str, prompts: str | None) -> Path:
@@ -194,12 +189,11 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
     each = compute_metrics(folder.labels, []).price.usd_per_label
     if not each:
         return None if each is None else 0.0
-    envs: list[gym.Env[Any, Any]] = [make(env_id) for _ in range(_ENVS)]
-    history = teacher.prompts(viewer(envs[0]).env_info).options.history
-    rollout = roll_out(envs, range(_ROLLOUT), seed=folder.arguments.seed, history=history, is_stored=None)
-    for env in envs:
-        env.close()
-    return distinct_views(rollout, RUN_FRAMES).high
+    env = make(env_id)
+    history = teacher.prompts(viewer(env).env_info).options.history
+    rollout = roll_out(env, range(_ROLLOUT), seed=folder.arguments.seed, history=history)
+    env.close()
+    return rollout.distinct_views(RUN_FRAMES).high
 
 
 # --- for people ---
@@ -224,7 +218,7 @@ def _print(folder: EvaluationFolder, metrics: Metrics) -> None:
     say("")
     if metrics.analysis is not None:
         _print_headings(metrics.analysis.headings)
-    say_table([*_replies(metrics.replies), *_price(metrics.price)], whole=(0,))
+    say_facts([*_replies(metrics.replies), *_price(metrics.price)])
     say(f"kept in {folder.path}")
 
 

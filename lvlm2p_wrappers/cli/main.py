@@ -1,38 +1,71 @@
-"""The command ``lvlm2p``: know what a teacher will cost, and look after what it has said.
-
-One module per command; each has an ``add_parser`` and the function that runs it. Only the package ``cli`` prints.
-"""
+"""The command ``lvlm2p``: finds the command that is meant, runs it, and turns errors into a line and an exit code."""
 
 from __future__ import annotations
 
-import argparse
+import difflib
 import importlib.metadata
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TextIO
 
-from lvlm2p_wrappers.cli import ask, compare, estimate, evaluate, preview, report, store
-from lvlm2p_wrappers.cli.printing import complain
+from lvlm2p_wrappers.cli.arguments import Command, parse
+from lvlm2p_wrappers.cli.ask import Ask
+from lvlm2p_wrappers.cli.compare import Compare
+from lvlm2p_wrappers.cli.estimate import Estimate
+from lvlm2p_wrappers.cli.evaluate import Evaluate
+from lvlm2p_wrappers.cli.preview import Preview
+from lvlm2p_wrappers.cli.printing import complain, say
+from lvlm2p_wrappers.cli.report import Report
+from lvlm2p_wrappers.cli.store import Export, Import, List, Prune, Show, Stats
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 
-__all__ = ["main"]
+NARROWEST = 40
+"""Columns to print for where the terminal has fewer: tyro wraps its help without an end there."""
+WIDTH_OF_A_FILE = 160
+"""Columns to print for where there is no terminal."""
 
-_COMMANDS = (preview, ask, estimate, evaluate, compare, report, store)
 
-_DESCRIPTION = """\
-Large vision-language models as teachers for small reinforcement-learning agents.
+class Group(NamedTuple):
+    """Commands under one name; ``about`` stands above their list, and its first line beside the name."""
 
-A teacher is named by a LiteLLM model string, such as gemini/gemini-2.5-flash-lite; its key is read from the
-environment (GEMINI_API_KEY). embedded/minigrid-planner needs neither key nor network."""
+    about: str
+    commands: Mapping[str, type[Command] | Group]
+    more: str = ""
 
-_EPILOG = """\
-lvlm2p COMMAND --help tells all about a command.
 
+STORE = Group(
+    "Look into the store of answers and calls, share it, prune it.\n\n"
+    "The store keeps every answer, so that none is paid for twice, and logs every call.",
+    {"stats": Stats, "list": List, "show": Show, "export": Export, "import": Import, "prune": Prune},
+)
+LVLM2P = Group(
+    """Large vision-language models as teachers for small reinforcement-learning agents.
+
+A LiteLLM model string names a teacher, such as gemini/gemini-2.5-flash-lite;
+its key is read from the environment (GEMINI_API_KEY). The model
+embedded/minigrid-planner needs neither key nor network. To begin with:
+
+  lvlm2p ask MiniGrid-LavaGapS5-v0 --model embedded/minigrid-planner""",
+    {
+        "preview": Preview,
+        "ask": Ask,
+        "estimate": Estimate,
+        "evaluate": Evaluate,
+        "compare": Compare,
+        "report": Report,
+        "store": STORE,
+    },
+    """
 exit codes:
   0    done
-  1    the teacher or its provider failed
+  1    the teacher or its provider failed, or the output cannot be written
   2    a mistake in what was given: a flag, a name, a file
-  130  interrupted (Ctrl-C)"""
+  130  interrupted (Ctrl-C or SIGTERM); what was answered is kept
+  141  whoever read the output has closed it""",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,12 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, by default those of the process.
 
     Returns:
-        The exit code: 0, 1 for an error at run time, 2 for the user's mistake, 130 for Ctrl-C.
+        The exit code, as ``lvlm2p --help`` lists them.
     """
-    args = _parser().parse_args(argv)
+    if argv is None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stderr = _encodable(sys.stderr) or open(os.devnull, "w")  # noqa: PTH123, SIM115 -- closed: nobody is told
+    if _encodable(sys.stdout) is None:
+        complain("standard output is closed: nothing can be printed")
+        return 1
+    os.environ["COLUMNS"] = str(max(shutil.get_terminal_size((WIDTH_OF_A_FILE, 0)).columns, NARROWEST))
     try:
-        args.run(args)
+        _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
+    except SystemExit as end:  # after --help
+        return int(end.code or 0)
     except UsageError as error:
         complain(str(error))
         return 2
@@ -57,23 +98,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
-    except BrokenPipeError:
-        # Whoever read the output (`| head`) has enough. Python would complain at exit about what cannot be flushed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output (`| head`) has enough
+        _drop_output()
         return 141
+    except OSError as error:
+        if error.filename is not None:
+            complain(f"{error.filename}: {error.strerror}")
+            return 2
+        complain(f"the output cannot be written: {error.strerror or error}")
+        _drop_output()
+        return 1
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lvlm2p",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"lvlm2p {importlib.metadata.version('lvlm2p')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    return parser
+def _run(words: list[str]) -> None:
+    if words == ["--version"]:
+        say(f"lvlm2p {importlib.metadata.version('lvlm2p')}")
+        return
+    found: type[Command] | Group = LVLM2P
+    prog = "lvlm2p"
+    while isinstance(found, Group):
+        if not words or words[0] in ("-h", "--help"):
+            return _explain(prog, found)
+        name = words.pop(0)
+        if name not in found.commands:
+            meant = difflib.get_close_matches(name, found.commands, n=1)
+            way_out = f"did you mean {prog} {meant[0]}?" if meant else f"{prog} alone lists what there is."
+            raise UsageError(f"there is no command {name!r} of {prog}; {way_out}")
+        prog, found = f"{prog} {name}", found.commands[name]
+    parse(found, prog, words).run()
+
+
+def _explain(prog: str, group: Group) -> None:
+    say(f"usage: {prog} COMMAND ...\n\n{group.about}\n\ncommands:")
+    for name, command in group.commands.items():
+        about = command.about if isinstance(command, Group) else command.__doc__ or ""
+        say(f"  {name:<9} {about.splitlines()[0]}")
+    say(f"\n`{prog} COMMAND --help` explains a command.\n{group.more}".rstrip())
+
+
+def _encodable(stream: TextIO | None) -> TextIO | None:
+    """The stream, which shows what its encoding does not have as question marks; None if it is closed."""
+    if stream is not None and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+    return stream
+
+
+def _drop_output() -> None:
+    """Keep Python from trying at its exit to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

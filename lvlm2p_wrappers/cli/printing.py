@@ -1,10 +1,8 @@
-"""How the commands print: tables for people, JSON for scripts, and never a model's control characters."""
+"""What the commands print: text and tables for people, JSON for scripts, and nothing that a terminal obeys."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,35 +12,29 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-# C0 and C1 control characters but for tab and newline, lone surrogates, and the signs that turn text around.
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_WIDTH_OF_A_FILE = 160
+from lvlm2p_wrappers.redaction import printable
 
 
-def plain(text: str) -> str:
-    r"""The text without what a terminal would obey: what a model says is shown, never done.
+class _Console(Console):
+    """Leaves it to ``main`` what happens when nobody reads on; rich would end the process with 1."""
 
-    >>> plain("\x1b[2Jall\tis\nwell\x07")
-    '[2Jall\tis\nwell'
-    """
-    return _UNSAFE.sub("", text)
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console that takes text as it is: no markup, no emoji codes, no colours of its own."""
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    width = None if is_terminal or "COLUMNS" in os.environ else _WIDTH_OF_A_FILE
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def say(text: str, *, style: str = "", stderr: bool = False) -> None:
     """Print a text as it is, wrapped by the terminal only."""
-    console(stderr=stderr).print(Text(plain(text), style=style), soft_wrap=True)
+    console(stderr=stderr).print(Text(printable(text), style=style), soft_wrap=True)
 
 
 def complain(problem: str) -> None:
-    """Print what went wrong to standard error."""
-    say(f"lvlm2p: {problem}", stderr=True)
+    """Print what went wrong to standard error, in one line."""
+    say(f"lvlm2p: {' '.join(problem.split())}", stderr=True)
 
 
 def say_json(value: Any) -> None:
@@ -50,10 +42,18 @@ def say_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def say_facts(facts: Iterable[tuple[str, str]], *, indent: str = "") -> None:
+    """Print named facts below each other, each on a line of its own, so that a path can be copied."""
+    facts = list(facts)
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, told in facts:
+        say(f"{indent}{name:<{width}}  {told}")
+
+
 def say_table(
     rows: Iterable[Sequence[str]],
     *,
-    header: Sequence[str] = (),
+    header: Sequence[str],
     numbers: Sequence[int] = (),
     whole: Sequence[int] = (),
 ) -> None:
@@ -65,14 +65,12 @@ def say_table(
         numbers: which columns hold numbers; they are set to the right, and whole.
         whole: which other columns are never broken into lines, however narrow the terminal.
     """
-    table = Table(box=None, show_header=bool(header), pad_edge=False, header_style="bold")
-    rows = list(rows)
-    for i in range(len(header) or len(rows[0])):
-        title = Text(header[i]) if header else ""
+    table = Table(box=None, show_header=any(header), pad_edge=False, header_style="bold")
+    for i, title in enumerate(header):
         justify: JustifyMethod = "right" if i in numbers else "left"
-        table.add_column(title, justify=justify, no_wrap=i in (*numbers, *whole), overflow="fold")
+        table.add_column(Text(title), justify=justify, no_wrap=i in (*numbers, *whole), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console().print(table)
 
 
@@ -90,7 +88,7 @@ def money(usd: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that fits.
+    """A time in the unit that fits, to two digits, as short as a table needs it (humanize's are sentences).
 
     >>> [duration(seconds) for seconds in (4, 90, 5400, 200_000)]
     ['4 s', '1.5 min', '1.5 h', '2.3 days']
@@ -104,17 +102,3 @@ def duration(seconds: float) -> str:
 def moment(at: float) -> str:
     """A time since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def size(count: int) -> str:
-    """Bytes in the unit that fits.
-
-    >>> [size(count) for count in (0, 2048, 5_300_000)]
-    ['0 B', '2.0 kB', '5.3 MB']
-    """
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"

@@ -61,12 +61,12 @@ def test_json_tells_all_of_it(ask, provider):
 
 def test_an_answer_in_the_store_is_shown_as_such_and_not_asked_for_again(ask, provider):
     first, again = ask(LAVA, MODEL), ask(LAVA, MODEL, "--json")
-    assert "out of the store" not in first
+    assert "from the store" not in first
     assert [exchange["from_store"] for exchange in again["exchanges"]] == [True, True]
     assert (again["calls"], again["cost_usd"]) == (0, 0)
     assert again["exchanges"][0]["prompt_tokens"] == provider.log[0].tokens[0]
     printed = ask(LAVA, MODEL)
-    assert "stage 1, analysis: out of the store (then: " in printed
+    assert "stage 1, analysis: from the store (then: " in printed
     assert "Nobody was asked: it was all in the store" in printed
     assert len(provider.log) == 2
 

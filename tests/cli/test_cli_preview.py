@@ -46,25 +46,15 @@ def test_it_shows_both_conversations_word_for_word_with_their_tokens(preview):
     for line in question.messages[0].text.splitlines():
         assert f"  {line}".rstrip() in printed
     for stage in shown["stages"]:
-        by_message = [message["tokens"] for message in stage["messages"]]
-        assert sum(tokens["low"] for tokens in by_message) == pytest.approx(stage["prompt_tokens"]["low"], abs=2)
-        assert stage["prompt_tokens"]["low"] < stage["prompt_tokens"]["high"]
-    assert "(the default; --model names another)" in printed
-    assert "258 up to 384 x 384 pixels" in printed
+        assert 0 < stage["prompt_tokens"]["low"] < stage["prompt_tokens"]["high"]
+    assert f"{shown['stages'][0]['prompt_tokens']['low']:,.0f} to" in printed
+    assert "85 to 1,200 tokens a picture" in printed
 
 
 def test_nobody_is_asked_and_no_store_is_made(preview, provider, tmp_path):
     preview(LAVA, "--model", "openai/gpt-4o-mini")
     assert not provider.log
     assert not list(tmp_path.glob("store*"))
-
-
-def test_the_picture_costs_what_the_models_provider_counts(preview):
-    tokens = [
-        preview(LAVA, "--model", model, "--json")["stages"][0]["messages"][1]["tokens"]["high"]
-        for model in ("openai/gpt-4o-mini", "gemini/gemini-2.5-flash-lite")
-    ]
-    assert tokens[0] - tokens[1] == 2833 + 5667 - 258
 
 
 def test_a_placeholder_stands_for_an_analysis_that_nobody_has_made(preview):
@@ -91,7 +81,7 @@ def test_saving_writes_the_picture_and_every_message(preview, tmp_path):
     assert np.array_equal(np.asarray(picture), view_of(LAVA, seed=3).picture.pixels)
     written = [path.read_text().removesuffix("\n") for path in sorted(folder.glob("*.txt"))]
     assert written == [text for stage in texts(shown) for text in stage]
-    assert str(folder / "picture.png") in preview(LAVA, "--save", folder)
+    assert str(folder / "picture.png") in preview(LAVA, "--save", folder, "--force")
     assert "add --save DIR" in preview(LAVA)
 
 
@@ -142,7 +132,5 @@ def test_a_mistake_in_what_was_given_is_named(preview, args, said):
 
 @pytest.mark.parametrize("wrong", [["--seed", "-1"], ["--steps", "x"]])
 def test_seed_and_steps_are_counted_from_0(wrong, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["preview", LAVA, *wrong])
-    assert end.value.code == 2
-    assert "is not a whole number from 0 on" in capsys.readouterr().err
+    assert main(["preview", LAVA, *wrong]) == 2
+    assert "is not a whole number from 0 to" in capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_what_a_model_says_reaches_the_terminal_as_text_only(lvlm2p, file):
         store.record(changed(CALL, reply=hostile, problem=hostile, outcome="bad_reply", answered_model=hostile))
     for shown in (lvlm2p("show", 4), lvlm2p("list")):
         assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e"}
-        assert "[bold red]:smile:[/] gnp.exe 31m" in shown
+        assert "[bold red]:smile:[/] gnp.exe" in shown
     assert json.loads(lvlm2p("show", 4, "--json"))["reply"] == hostile
 
 
@@ -181,9 +181,22 @@ def test_an_export_that_fails_leaves_the_old_file(lvlm2p, file, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lvlm2p_wrappers.cli.store.stores.export", fill_the_disk)
-    assert "labels.jsonl: No space left" in lvlm2p("export", target, code=2)
+    assert "labels.jsonl: No space left" in lvlm2p("export", target, "--force", code=2)
     assert target.read_text() == "old"
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_output_is_written_over_a_store_or_without_force_over_another_file(lvlm2p, file, tmp_path):
+    """`store export STORE` and `store show --picture STORE` overwrite the store: 1,446 answers gone."""
+    before = contents(file)
+    (tmp_path / "thesis.pdf").write_bytes(b"years of work")
+    for action in (["show", 1, "--picture"], ["export"]):
+        assert "never overwritten" in lvlm2p(*action, file, "--force", code=2)
+        assert "add --force" in lvlm2p(*action, tmp_path / "thesis.pdf", code=2)
+    assert contents(file) == before
+    assert (tmp_path / "thesis.pdf").read_bytes() == b"years of work"
+    lvlm2p("export", tmp_path / "thesis.pdf", "--force")
+    assert (tmp_path / "thesis.pdf").read_bytes().startswith(b'{"lvlm2p_store"')
 
 
 def test_prune_says_what_it_would_delete_and_deletes_it_only_when_told(lvlm2p, file):
