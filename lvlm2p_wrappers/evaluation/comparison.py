@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lvlm2p_wrappers.evaluation.intervals import mean
-from lvlm2p_wrappers.evaluation.metrics import agrees, analysis_scores, cost, mass_fatal, mass_optimal
+from lvlm2p_wrappers.evaluation.metrics import agrees, analysis_scores, cost, known, mass_fatal, mass_optimal
 from lvlm2p_wrappers.records import Label, Rate
 
 MIN_EPISODES = 10
@@ -67,11 +67,10 @@ def differences(first: Sequence[Label], other: Sequence[Label]) -> list[Differen
         both = [(float(b) - float(a), seed) for a, b, seed in values if a is not None and b is not None]
         episodes = [seed for _, seed in both]
         difference = mean([step for step, _ in both], episodes) if len(set(episodes)) >= MIN_EPISODES else None
-        first_mean, other_mean = _mean([a for a, _, _ in values]), _mean([b for _, b, _ in values])
-        found.append(Difference(name, first_mean, other_mean, difference, len(both)))
+        means = [_mean(known([pair[side] for pair in pairs], metric)) for side in (0, 1)]
+        found.append(Difference(name, means[0], means[1], difference, len(both)))
     return found
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

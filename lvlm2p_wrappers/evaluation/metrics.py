@@ -107,7 +107,7 @@ def _analysis(labels: Sequence[Label]) -> AnalysisMetrics | None:
     rates = {name: proportion([score[name] for score in scores]) for name in scores[0]}
     headings: tuple[Heading, ...] = get_args(Heading)
     return AnalysisMetrics(
-        **rates, headings={true: {said: pairs[true, said] for said in headings} for true in headings}
+        **rates, headings={true: {predicted: pairs[true, predicted] for predicted in headings} for true in headings}
     )
 
 

@@ -44,14 +44,14 @@ def evaluate(
     """
     states, jobs = _states(make(), folder), _jobs(folder.arguments)
     labelled = {label.id for label in folder.labels}
-    played = {Job(episode.policy, episode.seed) for episode in folder.episodes}
+    done = {Job(episode.policy, episode.seed) for episode in folder.episodes}
     try:
         progress("states", len(folder.labels), len(states))
         for label in label_states(teacher, [state for state in states if state.id not in labelled], width=width):
             folder.add_label(label)
             progress("states", len(folder.labels), len(states))
         progress("episodes", len(folder.episodes), len(jobs))
-        for episode in roll_out(teacher, make, [job for job in jobs if job not in played], width=width):
+        for episode in roll_out(teacher, make, [job for job in jobs if job not in done], width=width):
             folder.add_episode(episode)
             progress("episodes", len(folder.episodes), len(jobs))
     except UnfinishedError as error:
