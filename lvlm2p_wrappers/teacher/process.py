@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 -- its own end is registered before ours, and so comes after it
 import os
 import threading
 from contextlib import suppress
