@@ -22,8 +22,7 @@ import tyro
 from latency import provider
 
 from lvlm2p_wrappers import Teacher, client
-from lvlm2p_wrappers.client.litellm_backend import Reply
-from lvlm2p_wrappers.client.pricing import Usage
+from lvlm2p_wrappers.records import Reply, Usage
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer
 

@@ -16,11 +16,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from lvlm2p_wrappers.client import catalogue, pricing
 from lvlm2p_wrappers.client.budget import NANO, Budget
-from lvlm2p_wrappers.client.litellm_backend import Reply, Request, send
+from lvlm2p_wrappers.client.litellm_backend import Request, send
 from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError, classify
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
 from lvlm2p_wrappers.errors import BudgetError, ModelError, UsageError
-from lvlm2p_wrappers.records import Call
+from lvlm2p_wrappers.records import Call, Reply
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """The pauses between attempts, where the provider names none: from the first on, each is twice as long as the last."""

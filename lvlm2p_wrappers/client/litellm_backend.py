@@ -16,11 +16,8 @@ from lvlm2p_wrappers import embedded_teacher
 from lvlm2p_wrappers.client import pricing
 from lvlm2p_wrappers.client.http_guard import guarded
 from lvlm2p_wrappers.client.litellm_loader import load_litellm
-from lvlm2p_wrappers.client.pricing import Usage
 from lvlm2p_wrappers.client.provider_errors import message_of, short
-from lvlm2p_wrappers.errors import BadReplyError
-from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.records import Message
+from lvlm2p_wrappers.records import Message, Question, Reply
 from lvlm2p_wrappers.schemas import MAX_REPLY_CHARS
 
 QUOTED_CHARS = 4000
@@ -54,54 +51,11 @@ class Request:
 
     def repaired(self, reply: str, problem: str, *, longer: bool) -> Request:
         """The request once more, with a turn that quotes what was wrong with the reply; ``longer`` doubles its room."""
-        question = self.question.prompts.repair(self.question, reply[:QUOTED_CHARS], problem)
+        question = self.question.repair(self.question, reply[:QUOTED_CHARS], problem)
         sampling = dict(self.sampling)
         if longer and "max_tokens" in sampling:
             sampling["max_tokens"] *= 2
         return Request(self.model, question, sampling)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back of a request.
-
-    Attributes:
-        text: the reply; ``""`` if there was none.
-        model: the model that says it answered.
-        finish: why it stopped, in LiteLLM's words.
-        refusal: the provider's words where it refused, else ``""``.
-        usage: the tokens that are billed; None where the provider does not say, or cannot be believed.
-        cost_usd: None if the model has no known price, or the usage is not known.
-        latency_s: seconds.
-        attempt: 1 for the first request, more after retries.
-    """
-
-    text: str
-    model: str
-    finish: str
-    refusal: str
-    usage: Usage | None
-    cost_usd: float | None
-    latency_s: float
-    attempt: int = 1
-
-    def usable(self) -> str:
-        """The text, to be read.
-
-        Raises:
-            BadReplyError: if there is none, or the provider says that it is a refusal.
-        """
-        if self.refusal:
-            raise BadReplyError(f"the model refused: {self.refusal}", kind="refusal")
-        if self.finish == "content_filter":
-            raise BadReplyError("the provider's content filter stopped the reply", kind="refusal")
-        if not self.text.strip() and self.finish == "length":
-            raise BadReplyError(
-                "the reply was cut off before it began: max_tokens went into thinking", kind="truncated"
-            )
-        if not self.text.strip():
-            raise BadReplyError("the reply is empty", kind="empty")
-        return self.text
 
 
 async def send(request: Request, *, timeout_s: float, api_base: str | None) -> Reply:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lvlm2p_wrappers.client.litellm_loader import LOCAL, load_litellm
+from lvlm2p_wrappers.records import Usage
 
 if TYPE_CHECKING:
     from lvlm2p_wrappers.client.litellm_backend import Request
@@ -24,14 +25,6 @@ class Rates(NamedTuple):
     prompt: float
     completion: float
     cached: float
-
-
-class Usage(NamedTuple):
-    """The tokens of a call, as the provider counts them; ``cached`` are among the prompt's."""
-
-    prompt: int
-    completion: int
-    cached: int
 
 
 def rates(model: str, prompt_tokens: int = 0) -> Rates | None:

@@ -2,6 +2,7 @@
 
 from lvlm2p_wrappers.prompts.loader import bundled_prompts
 from lvlm2p_wrappers.prompts.options import Options
-from lvlm2p_wrappers.prompts.prompt_set import Action, PromptSet, Question, Schema
+from lvlm2p_wrappers.prompts.prompt_set import Action, PromptSet
+from lvlm2p_wrappers.records import Question, Schema
 
 __all__ = ["Action", "Options", "PromptSet", "Question", "Schema", "bundled_prompts"]

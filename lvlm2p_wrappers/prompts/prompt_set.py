@@ -20,38 +20,8 @@ from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import read_options
 from lvlm2p_wrappers.prompts.own_schema import OwnSchema
 from lvlm2p_wrappers.prompts.sandbox import Sandbox
-from lvlm2p_wrappers.records import Message, Stage
+from lvlm2p_wrappers.records import EnvInfo, Message, Question, Schema, Stage, View
 from lvlm2p_wrappers.schemas import ANALYSES, action_schema, analysis_schema, read_action, read_analysis
-from lvlm2p_wrappers.views import EnvInfo, View
-
-
-class Schema:
-    """A JSON schema and its text; compared by identity, since one object serves every view.
-
-    Attributes:
-        json: the schema.
-        text: the schema as one line of JSON.
-    """
-
-    def __init__(self, json_schema: dict[str, Any]) -> None:
-        self.json = json_schema
-        self.text = json.dumps(json_schema)
-
-
-class Question(NamedTuple):
-    """The request of one stage: the conversation, the schema of its reply, and how a reply is checked.
-
-    ``read`` takes a raw reply and returns the checked answer as JSON text, or raises ``BadReplyError``.
-    ``prompts`` is the set that made it.
-    """
-
-    stage: Stage
-    env_id: str
-    messages: tuple[Message, ...]
-    schema: Schema
-    sampling: Mapping[str, Any]
-    read: Callable[[str], str]
-    prompts: PromptSet
 
 
 class Action(NamedTuple):
@@ -161,7 +131,7 @@ class PromptSet:
         system = Message("system", self._system(stage, view.env_info, schema, picture is not None))
         user = Message("user", self._user(stage, view, analysis), picture)
         messages = (system, *self._examples_of(stage, view.env_info), user)
-        return Question(stage, view.env_info.env_id, messages, schema, self._sampling, read, self)
+        return Question(stage, view.env_info.env_id, messages, schema, self._sampling, read, self.repair)
 
     def _user(self, stage: Stage, view: View, analysis: str) -> str:
         named = dict(zip(view.env_info.actions, self._names(view.env_info), strict=True))

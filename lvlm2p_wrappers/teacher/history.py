@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lvlm2p_wrappers.client import Request, call_of
-from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.records import Answer, Exchange, LoggedCall, total
+from lvlm2p_wrappers.records import Answer, Exchange, LoggedCall, Question, View, total
 from lvlm2p_wrappers.store import calls
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import View
 
 
 def conversation(teacher: Teacher, view: View) -> tuple[Exchange, ...]:

@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from lvlm2p_wrappers.client import Client, Reply, Request, call_of
+from lvlm2p_wrappers.client import Client, Request, call_of
 from lvlm2p_wrappers.client.provider_errors import short
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
-from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.records import Answer, Call, total
+from lvlm2p_wrappers.records import Answer, Call, Question, Reply, total
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.teacher.config import TeacherConfig
 

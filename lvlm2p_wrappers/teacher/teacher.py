@@ -14,15 +14,15 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
-from lvlm2p_wrappers.prompts import PromptSet, Question
-from lvlm2p_wrappers.records import total
+from lvlm2p_wrappers.prompts import PromptSet
+from lvlm2p_wrappers.records import EnvInfo, Family, Question, View, total
 from lvlm2p_wrappers.schemas import Advice, distribution
 from lvlm2p_wrappers.store import Store, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import Counters, Reliability
 from lvlm2p_wrappers.teacher.process import TEACHERS
 from lvlm2p_wrappers.teacher.resolver import Answered, Resolver
-from lvlm2p_wrappers.views import EnvInfo, Family, View, Viewer
+from lvlm2p_wrappers.views import Viewer
 
 OnError = Literal["raise", "skip"]
 

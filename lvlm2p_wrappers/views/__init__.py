@@ -1,8 +1,8 @@
 """What a teacher is shown of an environment: the picture, and in text only what no picture shows."""
 
+from lvlm2p_wrappers.records import EnvInfo, Family, View
 from lvlm2p_wrappers.views.environment import action_names
 from lvlm2p_wrappers.views.vector import VectorViewer, vector_viewer
-from lvlm2p_wrappers.views.view import EnvInfo, Family, View
 from lvlm2p_wrappers.views.viewer import Viewer, viewer
 
 __all__ = [

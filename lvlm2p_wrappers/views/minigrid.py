@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.picture import STRIP, Picture, Pixels, Strip
+from lvlm2p_wrappers.records import EnvInfo, View, rgb
 from lvlm2p_wrappers.views.environment import action_names, env_id_of
-from lvlm2p_wrappers.views.view import EnvInfo, View, rgb
 
 TILE = STRIP
 """Pixels per MiniGrid cell; also the width of the margin that carries the row and column numbers."""

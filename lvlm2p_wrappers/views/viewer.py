@@ -10,9 +10,9 @@ from minigrid.minigrid_env import MiniGridEnv
 
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.records import EnvInfo, View, rgb
 from lvlm2p_wrappers.views.environment import action_names, env_id_of
 from lvlm2p_wrappers.views.minigrid import MiniGridViewer
-from lvlm2p_wrappers.views.view import EnvInfo, View, rgb
 
 
 class Viewer(Protocol):

@@ -1,0 +1,118 @@
+"""The metrics of an evaluated teacher."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lvlm2p_wrappers.records.label import Heading, Policy
+from lvlm2p_wrappers.records.record import Count, Record
+
+
+class Rate(Record):
+    """An estimate with its 95% interval, from ``n`` cases."""
+
+    value: float
+    low: float
+    high: float
+    n: Count
+
+
+class RolloutMetrics(Record):
+    """What the teacher's rollouts with one policy come to; ``length`` is the mean in steps."""
+
+    success: Rate
+    episodic_return: Rate = Field(alias="return")
+    length: float
+
+
+class AnalysisMetrics(Record):
+    """The accuracy of the first stage; ``headings`` counts the predicted headings for each true one."""
+
+    agent_row: Rate
+    agent_column: Rate
+    cell: Rate
+    heading: Rate
+    pose: Rate
+    targets: Rate
+    hazards: Rate
+    headings: dict[Heading, dict[Heading, Count]]
+
+
+class CalibrationBin(Record):
+    """Labels of similar confidence: their mean confidence, and how often the most probable action was optimal."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    n: Count
+
+
+class ActionMetrics(Record):
+    """The quality of the second stage's distributions; ``ece`` is the expected calibration error."""
+
+    agreement: Rate | None
+    mass_optimal: Rate | None
+    mass_fatal: Rate | None
+    entropy: float
+    ece: float | None
+    reliability: tuple[CalibrationBin, ...]
+
+
+class ReplyMetrics(Record):
+    """How many labels there are, and how many questions brought none."""
+
+    labels: Count
+    failures: Count
+    by_kind: dict[str, Count]
+    bad_replies: Count
+
+
+class PriceMetrics(Record):
+    """What a label costs in US dollars, tokens and seconds; None where a price, or every count, is missing."""
+
+    usd_per_label: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    prompt_tokens: float | None
+    completion_tokens: float | None
+    usd_20000_frames: float | None
+
+
+class Metrics(Record):
+    """What an evaluation measures: the rollouts, both stages, the replies and the price."""
+
+    rollouts: dict[Policy, RolloutMetrics]
+    analysis: AnalysisMetrics | None
+    action: ActionMetrics | None
+    replies: ReplyMetrics
+    price: PriceMetrics
+
+
+class EvaluationArguments(Record):
+    """What an evaluation depends on.
+
+    Attributes:
+        env_id: the environment.
+        model: the teacher's model string.
+        prompts: the prompt set, as it was named.
+        fingerprint: the digest of the prompt set's files.
+        seed: of states and episodes.
+        states: how many states are labelled at most.
+        episodes: how many episodes are rolled out with each policy.
+    """
+
+    env_id: str
+    model: str
+    prompts: str
+    fingerprint: str
+    seed: Count
+    states: Count
+    episodes: Count
+
+
+class Evaluation(EvaluationArguments):
+    """``evaluation.json``: the arguments, whether every row is there, and the metrics."""
+
+    complete: bool
+    metrics: Metrics
