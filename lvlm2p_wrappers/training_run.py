@@ -137,9 +137,8 @@ class TrainingRun:
         self._counts_before = Counter(self._counts())
         self._counts_before.subtract(state.get("counts", {}))
         file = self.folder / "curve.csv"
-        header, *rows = file.read_text().splitlines(keepends=True) if file.exists() else [""]
-        rows = [row for row in rows if int(row.partition(",")[0]) <= self.global_step]
-        self.write(file.name, "".join([header, *rows]).encode())
+        is_there = file.is_file() and not file.is_symlink()
+        self.write(file.name, "".join(_rows_up_to(self.global_step, file.read_text() if is_there else "")).encode())
         self._curve = file.open("a", newline="")
         self._bar = Progress(disable=not (sys.stdout and sys.stdout.isatty()))
         self._task, self._printed = self._bar.add_task("", total=args["total_timesteps"]), time.perf_counter()
@@ -202,12 +201,20 @@ class TrainingRun:
             self._is_waiting = False
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a whole file into the folder or none, and never through a link that somebody has put there."""
-        part = self.folder / f"{name}.part"
-        part.unlink(missing_ok=True)
-        with part.open("xb") as fp:
-            fp.write(content)
-        part.replace(self.folder / name)
+        """Write a whole file into the folder or none, and never through a link that somebody has put there.
+
+        Raises:
+            OSError: if it cannot be written, with the file's name.
+        """
+        file, part = self.folder / name, self.folder / f"{name}.part"
+        try:
+            part.unlink(missing_ok=True)
+            with part.open("xb") as fp:
+                fp.write(content)
+            part.replace(file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(file)) from error
 
     def _finish(self) -> None:
         self._bar.stop()
@@ -222,11 +229,11 @@ class TrainingRun:
         """Handle a signal. An exception at just any line could be swallowed there, or leave a lock taken."""
         is_second, self._signal = bool(self._signal), number
         if is_second or self._is_waiting:
-            raise KeyboardInterrupt(number)
+            raise KeyboardInterrupt(number, is_second)
 
     def _end_if_asked(self) -> None:
         if self._signal:
-            raise KeyboardInterrupt(self._signal)
+            raise KeyboardInterrupt(self._signal, False)
 
     def _add(self, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items() if self._writer else ():
@@ -252,6 +259,14 @@ class TrainingRun:
     def _mean_of_last(self, n: int, which: int) -> float | None:
         """The mean return (0) or success (1) of the last n episodes; None before there are n."""
         return float(np.mean([*self._ends][-n:], axis=0)[which]) if len(self._ends) >= n else None
+
+
+def _rows_up_to(global_step: int, curve: str) -> Iterator[str]:
+    """The lines of a curve that a resumed run keeps."""
+    for line in curve.splitlines(keepends=True):
+        step = line.partition(",")[0]
+        if step == "global_step" or (step.isdecimal() and int(step) <= global_step):
+            yield line
 
 
 def _new_folder(name: str) -> Path:
@@ -283,7 +298,10 @@ def command_line(gone: Mapping[str, str]) -> Iterator[None]:
                 raise UsageError(f"--{flag} {gone[flag]}")
         yield
     except KeyboardInterrupt as end:
-        sys.exit(128 + (end.args[0] if end.args else signal.SIGINT))
+        number, is_second = end.args or (signal.SIGINT, False)
+        if is_second:  # at once: what runs at a process's exit would wait for the replies in flight
+            os._exit(128 + number)
+        sys.exit(128 + number)
     except (TeacherError, gym.error.Error, OSError) as error:
         if isinstance(error, BrokenPipeError):  # so that Python does not complain about it once more when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

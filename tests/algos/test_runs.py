@@ -1,17 +1,18 @@
 """The scripts as programs: what a run leaves behind, how it goes on after a kill, and what it says of mistakes."""
 
+import collections
 import json
-import signal
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lvlm2p_wrappers import training_run
+from lvlm2p_wrappers import TrainingRun, training_run
 from tests.algos.scripts import (
     a2c,
     called,
@@ -123,28 +124,12 @@ def test_learning_rate_is_annealed_only_if_asked(script):
     assert scalars_of(annealed)["charts/learning_rate"] == pytest.approx([rate, 0.75 * rate, 0.5 * rate, 0.25 * rate])
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_a_run_with_its_summary_and_its_student(script):
-    flags = "--lam", 0, "--total-timesteps", 10_000_000, "--num-envs", 2, "--num-steps", 16
-    # A job in a script's background ignores Ctrl-C, and so do its children: the tests may be run like that.
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    run = subprocess.Popen(
-        command(script, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeding
-    )
-    try:
-        while run.poll() is None and not any(path.stat().st_size for path in Path().glob("runs/*/curve.csv")):
-            time.sleep(0.1)
-        run.send_signal(signal.SIGINT)
-        _, errors = run.communicate(timeout=60)
-    finally:
-        run.kill()
-    assert run.returncode == 130, errors
-    assert "Traceback" not in errors
-    (run_dir,) = Path("runs").iterdir()
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert 0 < summary["global_step"] < 10_000_000
-    assert student_of(run_dir)
-    assert int(curve_of(run_dir)[-1]["global_step"]) <= summary["global_step"]
+def test_where_returns_are_constant_they_have_no_explained_variance(script):
+    """With constant returns, the explained variance was minus infinity."""
+    _, run_dir = train(script, lam=0, gamma=0, env_id="MiniGrid-DoorKey-8x8-v0")  # where chance earns nothing
+    scalars = scalars_of(run_dir)
+    assert "losses/explained_variance" not in scalars
+    assert np.isfinite(np.concatenate([*scalars.values()])).all()
 
 
 def test_capture_video_records_the_first_env():
@@ -223,6 +208,67 @@ def test_a_resumed_runs_teacher_counters_go_on():
     summary = resume(ppo, run_dir, total_timesteps=256)
     assert summary["teacher"]["labels"] == 256
     assert summary["teacher"]["calls"] >= first["teacher"]["calls"]
+
+
+class RunsCode:
+    def __reduce__(self):
+        return Path.touch, (Path("code_ran"),)
+
+
+def test_a_checkpoint_runs_no_code(script, monkeypatch, capsys):
+    """Resuming a run folder from somebody else unpickled what its checkpoint held, and so ran code."""
+    _, run_dir = train(script, lam=0, checkpoint_every=1)
+    torch.save(checkpoint_of(run_dir) | {"run": RunsCode()}, run_dir / "checkpoint.pt")
+    code, message = called(script, monkeypatch, capsys, "--resume", run_dir)
+    assert not Path("code_ran").exists()
+    assert code == 2
+    assert message.startswith(f"--resume {run_dir}: its checkpoint.pt is damaged or of version 0.1.0; begin a new run")
+
+
+@pytest.mark.parametrize("kept", [0, 100, 50_000, -10])
+def test_a_damaged_checkpoint_is_one_message(script, monkeypatch, capsys, kept):
+    """A truncated checkpoint ended in a traceback."""
+    _, run_dir = train(script, lam=0, checkpoint_every=1)
+    content = (run_dir / "checkpoint.pt").read_bytes()
+    (run_dir / "checkpoint.pt").write_bytes(content[:kept])
+    code, message = called(script, monkeypatch, capsys, "--resume", run_dir)
+    assert (code, message.endswith(f"begin a new run with algos/{script.ALGO}.py")) == (2, True)
+
+
+def test_a_checkpoint_of_version_0_1_0_is_one_message_that_names_the_script(script, monkeypatch, capsys):
+    Path("run").mkdir()
+    log = {"global_step": 64, "ends": collections.deque([(0.0, 0.0)], maxlen=100)}
+    torch.save({"algo": "ppo", "args": {"seed": 1, "labels": "soft"}, "log": log}, "run/checkpoint.pt")
+    code, message = called(script, monkeypatch, capsys, "--resume", "run")
+    assert (code, message) == (
+        2,
+        f"--resume run: its checkpoint.pt is damaged or of version 0.1.0; begin a new run with algos/{script.ALGO}.py",
+    )
+
+
+def test_a_module_that_a_checkpoint_names_is_not_imported_unless_the_user_names_it_too(script, monkeypatch, capsys):
+    """A run folder from somebody else could have any module of the user's path imported."""
+    _, run_dir = train(script, lam=0, checkpoint_every=1)
+    module = f"module_for_{script.ALGO}"
+    Path(f"{module}.py").write_text("from pathlib import Path\nPath('code_ran').touch()\n")
+    monkeypatch.syspath_prepend(".")
+    env_id, kept = f"{module}:MiniGrid-Empty-5x5-v0", checkpoint_of(run_dir)
+    torch.save(kept | {"args": kept["args"] | {"env_id": env_id}}, run_dir / "checkpoint.pt")
+    resumed = "--resume", run_dir, "--total-timesteps", 192
+    code, message = called(script, monkeypatch, capsys, *resumed)
+    assert code == 2
+    assert f"{env_id} names a module; if you trust it, add --env-id {env_id}" in message
+    assert not Path("code_ran").exists()
+    assert called(script, monkeypatch, capsys, *resumed, "--env-id", env_id)[0] == 0
+    assert Path("code_ran").exists()
+
+
+def test_a_run_that_another_process_is_at_is_not_resumed(script, monkeypatch, capsys):
+    _, run_dir = train(script, lam=0, checkpoint_every=1)
+    with TrainingRun(resume=run_dir):
+        code, message = called(script, monkeypatch, capsys, "--resume", run_dir)
+    assert code == 2
+    assert f"process {os.getpid()} is training there; wait until it has ended" in message
 
 
 # Mistakes

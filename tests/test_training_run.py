@@ -1,0 +1,232 @@
+"""A training run's folder, log and end, without anything that learns."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lvlm2p_wrappers import TeacherError, TrainingRun, UsageError, command_line
+
+FLAGS = {"env_id": "CartPole-v1", "seed": 3, "lam": 0.0, "total_timesteps": 100}
+NOTHING = np.zeros(2)
+
+
+def ended(returns):
+    """The infos of a step at which every environment ended an episode with such a return."""
+    episode = {"r": np.array(returns), "l": np.full(len(returns), 7)}
+    return {"_final_info": np.ones(len(returns), bool), "final_info": {"episode": episode}}
+
+
+def rows_of(run):
+    with (run.folder / "curve.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own():
+    """Two scripts begun in the same second wrote into one folder."""
+    runs = [TrainingRun("name") for _ in range(3)]
+    assert len({run.folder for run in runs}) == 3
+    assert all(run.folder.parent == Path("runs") and run.folder.name.startswith("name__") for run in runs)
+
+
+def test_a_run_leaves_its_curve_and_its_summary():
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        for step in range(50):
+            run.step(np.array([1.0, 0.0]), ended([step, -step]))
+        run.log({"teacher/kl": 0.5}, lam=0.0)
+    (row,) = rows_of(run)
+    assert (row["global_step"], row["episodes"], row["kl"]) == ("100", "100", "0.5")
+    assert float(row["mean_return_100"]) == 0
+    assert float(row["success_100"]) == 0.5  # the last reward was above 0
+    assert json.loads((run.folder / "summary.json").read_text()) == run.summary
+    assert list(run.summary)[:5] == ["env_id", "algo", "seed", "lam", "global_step"]
+    assert run.summary["teacher"] is None
+
+
+def test_whatever_ends_a_run_leaves_its_curve_and_its_summary():
+    with pytest.raises(ZeroDivisionError), TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        run.step(NOTHING, {})
+        run.log({}, lam=0.0)
+        _ = 1 / 0
+    assert rows_of(run)
+    assert run.summary["global_step"] == 2
+
+
+def test_a_run_that_failed_before_it_began_leaves_no_folder():
+    with pytest.raises(ZeroDivisionError), TrainingRun("name") as run:
+        _ = 1 / 0
+    assert not run.folder.exists()
+
+
+# Continuing
+
+
+def test_a_continued_run_has_one_curve_and_one_count():
+    with TrainingRun("name") as first:
+        first.begin("algo", FLAGS)
+        states = []
+        for _ in range(3):
+            first.step(NOTHING, ended([1.0, 2.0]))
+            first.log({}, lam=0.0)
+            states.append(first.state())
+    with TrainingRun(resume=first.folder) as run:
+        run.begin("algo", FLAGS, state=json.loads(json.dumps(states[1])))  # plain values alone
+        run.step(NOTHING, ended([1.0, 2.0]))
+        run.log({}, lam=0.0)
+    assert [row["global_step"] for row in rows_of(run)] == ["2", "4", "6"]
+    assert run.summary["episodes"] == 6
+
+
+def test_a_folder_to_continue_in_must_be_there():
+    with pytest.raises(UsageError, match="no/such/run: no such folder"):
+        TrainingRun(resume="no/such/run")
+
+
+def test_a_second_process_at_a_runs_folder_is_told_of_the_first():
+    """Two processes that resumed one run mixed their curves."""
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        with (
+            pytest.raises(UsageError, match=f"process {os.getpid()} is training there"),
+            TrainingRun(resume=run.folder),
+        ):
+            pass
+    with TrainingRun(resume=run.folder):
+        pass
+
+
+def test_the_lock_of_a_process_that_died_holds_nobody_up():
+    code = "import os, signal; from lvlm2p_wrappers import TrainingRun; run = TrainingRun('name').__enter__(); "
+    code += "run.begin('algo', dict(env_id='', seed=1, lam=0, total_timesteps=1)); os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    (folder,) = Path("runs").iterdir()
+    with TrainingRun(resume=folder):
+        pass
+
+
+def test_nothing_is_written_through_links_in_the_folder():
+    """In a run folder from somebody else, a file could be a link to any file of the user."""
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+    Path("mine.txt").write_text("mine")
+    for name in ("curve.csv", "summary.json", "curve.csv.part", "summary.json.part"):
+        (run.folder / name).unlink(missing_ok=True)
+        (run.folder / name).symlink_to(Path("mine.txt").resolve())
+    with TrainingRun(resume=run.folder) as again:
+        again.begin("algo", FLAGS)
+        again.step(NOTHING, {})
+        again.log({}, lam=0.0)
+    assert Path("mine.txt").read_text() == "mine"
+    assert "mine" not in (again.folder / "curve.csv").read_text()
+    assert len(rows_of(again)) == 1
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind():
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        (run.folder / "data").mkdir()
+        with pytest.raises(OSError, match=f"'{run.folder}/data'"):
+            run.write("data", b"new")
+        assert not [*run.folder.glob("*.part")]
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_at_its_next_step(number):
+    with pytest.raises(SystemExit) as end, command_line({}), TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        run.step(NOTHING, {})
+        signal.raise_signal(number)
+        run.log({}, lam=0.0)  # what is under way is done first
+        run.step(NOTHING, {})
+        pytest.fail("the run went on")
+    assert end.value.code == 128 + number
+    assert rows_of(run)
+    assert run.summary["global_step"] == 4
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_a_signal_ends_a_run_that_waits_for_its_teacher_at_once(is_waiting):
+    """At the first Ctrl-C, a run went on until all questions of its rollout had been asked and answered."""
+    reached = []
+    with pytest.raises(KeyboardInterrupt), TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        if not is_waiting:
+            signal.raise_signal(signal.SIGTERM)
+        with run.waiting():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("the next reply")
+    assert not reached
+
+
+def test_the_second_signal_ends_a_run_wherever_it_is():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("first")
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("second")
+    assert reached == ["first"]
+    assert run.summary
+
+
+def test_after_a_run_signals_do_what_they_did_before():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with TrainingRun("name"):
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_where_ctrl_c_is_ignored_it_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with TrainingRun("name"):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("--seed -1: give 0 or more"), 2),
+        (TeacherError("20 questions in a row"), 1),
+        (OSError(28, "No space left on device", "runs/x/student.pt"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_end_that_is_no_defect_is_one_message_and_an_exit_code(error, code, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(SystemExit) as end, command_line({}):
+        raise error
+    assert end.value.code == code
+    assert capsys.readouterr().err == ("" if code == 130 else f"{error}\n")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(ZeroDivisionError), command_line({}):
+        _ = 1 / 0
+
+
+def test_what_could_steer_a_terminal_is_not_printed(monkeypatch, capsys):
+    """Escape sequences in a provider's message reached the terminal of a training script."""
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(SystemExit), command_line({}):
+        raise TeacherError("busy\x1b]0;hello\x07, try again")
+    assert capsys.readouterr().err == "busy, try again\n"
