@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from lvlm2p_wrappers.cli.arguments import STORE, BudgetUsd, Json, Model, StoreFile, optional
-from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_facts, say_json, say_table
+from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json, say_table
 from lvlm2p_wrappers.cli.snapshot import Snapshot, picture_of
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.records import Exchange, Message
 from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
+from lvlm2p_wrappers.units import duration, money
 from lvlm2p_wrappers.views import View
 
 _BAR = 30  # characters of a bar that means certainty

@@ -36,13 +36,14 @@ from lvlm2p_wrappers.cli.arguments import (
     whole_from_1,
 )
 from lvlm2p_wrappers.cli.environments import in_silence, make
-from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_json, say_table
+from lvlm2p_wrappers.cli.printing import console, say, say_json, say_table
 from lvlm2p_wrappers.client import catalogue, pricing
 from lvlm2p_wrappers.prompts import Question
 from lvlm2p_wrappers.records import Stage
 from lvlm2p_wrappers.store import Store, locate
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
+from lvlm2p_wrappers.units import duration, money
 from lvlm2p_wrappers.views import View, viewer
 
 FRAMES = {True: 10_000, False: 2_000}

@@ -1,4 +1,4 @@
-"""``lvlm2p evaluate``: a teacher's report card."""
+"""``lvlm2p evaluate``: the metrics of a teacher."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lvlm2p_wrappers.cli.arguments import (
 )
 from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.estimate import roll_out
-from lvlm2p_wrappers.cli.printing import console, duration, money, say, say_facts, say_json, say_table
+from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json, say_table
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
@@ -36,6 +36,7 @@ from lvlm2p_wrappers.evaluation.run import Progress as Watch
 from lvlm2p_wrappers.evaluation.run import evaluate
 from lvlm2p_wrappers.records import EvaluationArguments, Heading, Metrics, PriceMetrics, Rate, ReplyMetrics
 from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.units import duration, money
 from lvlm2p_wrappers.views import EnvInfo, viewer
 
 _ROLLOUT = 4_000  # frames from which the views of a run are estimated
@@ -79,11 +80,11 @@ class Evaluate(Sampling):
     """Measure a teacher: accuracy, rollouts, calibration, price.
 
     The teacher labels a fixed set of states, which depends on the environment
-    and --seed alone: from random, student-like and expert trajectories. Its
-    labels are compared with the ground truth, which it never gets to see. Then
-    it plays: its most probable action, and actions drawn from its distribution.
+    and --seed alone: from random, student-like and expert rollouts. Its labels
+    are compared with the ground truth, which it never sees. Then it acts in
+    rollouts of its own: with its most probable action, and with sampled ones.
     Environments outside the package minigrid have no ground truth; they get
-    everything that needs none.
+    the metrics that need none.
 
     Rows are kept in the folder as they arrive: after a spent budget, a fault or
     Ctrl-C the same command resumes. Answers come from the store where they are
@@ -101,7 +102,7 @@ class Evaluate(Sampling):
     episodes: Seed = 50
     """Rollouts with each policy."""
     out: Annotated[Path | None, optional("FOLDER")] = None
-    """Where rows and card are kept. Without it evaluations/ENV__MODEL."""
+    """Where rows and metrics are kept. Without it evaluations/ENV__MODEL."""
     json: Json = False
 
     def run(self) -> None:
@@ -271,9 +272,6 @@ def _replies(replies: ReplyMetrics) -> list[tuple[str, str]]:
 
 
 def _price(price: PriceMetrics) -> list[tuple[str, str]]:
-    def seconds(value: float | None) -> str:
-        return "-" if value is None else duration(value)
-
     return [
         ("price of a label", money(price.usd_per_label)),
         (
@@ -281,6 +279,6 @@ def _price(price: PriceMetrics) -> list[tuple[str, str]]:
             f"{rate(price.prompt_tokens, '{:,.0f}'.format)} sent, "
             f"{rate(price.completion_tokens, '{:,.0f}'.format)} received",
         ),
-        ("latency of a label", f"{seconds(price.latency_p50_s)} (p50), {seconds(price.latency_p95_s)} (p95)"),
+        ("latency of a label", f"{duration(price.latency_p50_s)} (p50), {duration(price.latency_p95_s)} (p95)"),
         (f"price of {RUN_FRAMES:,} frames, at most", money(price.usd_20000_frames)),
     ]

@@ -74,31 +74,6 @@ def say_table(
     console().print(table)
 
 
-def money(usd: float | None) -> str:
-    """US dollars, with as many digits as matter.
-
-    >>> [money(usd) for usd in (None, 0, 0.00012345, 0.0421, 3.14159, 1234.5)]
-    ['unpriced', '$0', '$0.00012', '$0.042', '$3.14', '$1,234.50']
-    """
-    if usd is None:
-        return "unpriced"
-    if usd == 0:
-        return "$0"
-    return f"${usd:,.2f}" if usd >= 1 else f"${float(f'{usd:.2g}'):.12f}".rstrip("0")
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that fits, to two digits, as short as a table needs it (humanize's are sentences).
-
-    >>> [duration(seconds) for seconds in (4, 90, 5400, 200_000)]
-    ['4 s', '1.5 min', '1.5 h', '2.3 days']
-    """
-    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} s"
-
-
 def moment(at: float) -> str:
     """A time since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

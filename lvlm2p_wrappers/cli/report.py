@@ -14,6 +14,7 @@ from lvlm2p_wrappers.cli.arguments import STORE, Force, Json, optional, whole_fr
 from lvlm2p_wrappers.cli.printing import say, say_json
 from lvlm2p_wrappers.cli.store import opened
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.evaluation import inside
 from lvlm2p_wrappers.output_file import output_file
 
 
@@ -22,7 +23,7 @@ class Report:
     """Make one HTML page of an evaluation, or of what a store has logged.
 
     The page is one file that needs no network: open it in a browser, pass it
-    on. On top is the report card of an evaluation; below it every view with its
+    on. On top are the metrics of an evaluation; below it every view with its
     picture, the teacher's answers and the whole conversation. A model's words
     are shown as text and cannot do anything.
 
@@ -57,7 +58,7 @@ class Report:
                 raise UsageError(
                     "--env and --last choose from a store; an evaluation is shown in whole, and has filters"
                 )
-            found, file = report.from_evaluation(self.folder), self.out or self.folder / "report.html"
+            found, file = report.from_evaluation(self.folder), self.out or inside(self.folder, "report.html")
         else:
             found, file = self._of_store(), self.out or Path("report.html")
         page = report.render(found).encode()

@@ -19,11 +19,12 @@ from tyro.conf import Positional, arg
 
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.cli.arguments import STORE, Count, Force, Json, StoreFile, number_from_0, optional, whole_from_1
-from lvlm2p_wrappers.cli.printing import moment, money, say, say_facts, say_json, say_table
+from lvlm2p_wrappers.cli.printing import moment, say, say_facts, say_json, say_table
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import LoggedCall, Outcome
 from lvlm2p_wrappers.store import Store, locate
+from lvlm2p_wrappers.units import money
 
 OutcomeFlag = Annotated[Outcome | None, optional(help="Only calls that ended so.")]
 ModelFlag = Annotated[str | None, optional("M", help="Only what this model was asked, or answered.")]

@@ -49,14 +49,14 @@ def read_folder(folder: Path) -> tuple[Evaluation, list[Label], list[Episode]]:
         UsageError: if the folder is not an evaluation's, is damaged, or was written by a newer version.
     """
     with _named_errors(folder):
-        file = _inside(folder, "evaluation.json")
+        file = inside(folder, "evaluation.json")
         if not file.exists():
             raise UsageError(
                 f"{folder} is no evaluation: it has no evaluation.json. `lvlm2p evaluate` makes such folders."
             )
         if file.stat().st_size > MAX_BYTES:
             raise UsageError(f"{file} is larger than {MAX_BYTES // 2**20} MB; no evaluation is.")
-        evaluation = _parsed(Evaluation, file.read_bytes(), str(folder / "evaluation.json"))
+        evaluation = _parsed(Evaluation, file.read_bytes(), str(file))
         labels = {label.id: label for label in _rows(Label, folder, "labels.jsonl")}
         episodes = list(_rows(Episode, folder, "episodes.jsonl"))
     return evaluation, sorted(labels.values(), key=lambda label: label.id), episodes
@@ -65,7 +65,7 @@ def read_folder(folder: Path) -> tuple[Evaluation, list[Label], list[Episode]]:
 def read_picture(folder: Path, digest: str) -> bytes | None:
     """A picture as the bytes of a PNG file, which may be anything; None where there is none that can be read."""
     try:
-        file = _inside(folder, f"pictures/{digest}.png")
+        file = inside(folder, f"pictures/{digest}.png")
         return file.read_bytes() if file.exists() and file.stat().st_size <= MAX_BYTES else None
     except (OSError, ValueError, UsageError):
         return None
@@ -73,7 +73,7 @@ def read_picture(folder: Path, digest: str) -> bytes | None:
 
 def _rows(kind: type[Row], folder: Path, name: str) -> Iterator[Row]:
     """The rows of a file. A last line without its end is being written, or was when its writer was killed."""
-    file, number = _inside(folder, name), 0
+    file, number = inside(folder, name), 0
     if not file.exists():
         return
     with file.open("rb") as lines:
@@ -136,15 +136,16 @@ def _name_pictures(messages: list[dict[str, Any]], view: str) -> None:
         had[-1]["picture"] = view
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """A file of the folder, which need not exist.
+def inside(folder: Path, name: str) -> Path:
+    """A file of an evaluation's folder, which need not exist.
 
     Raises:
         UsageError: if it is a link out of the folder, or no plain file.
     """
-    file, top = (Path(os.path.realpath(path)) for path in (folder / name, folder))
-    if not file.is_relative_to(top) or not (file.is_file() or not os.path.lexists(file)):
-        raise UsageError(f"{folder / name} is no plain file of this folder; an evaluation has no other.")
+    file = folder / name
+    is_inside = Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+    if not is_inside or (os.path.lexists(file) and not file.is_file()):
+        raise UsageError(f"{file} is no plain file of this folder; an evaluation has no other.")
     return file
 
 
@@ -206,7 +207,7 @@ class EvaluationFolder:
                 "Give the same arguments to resume it, or name another folder with --out."
             )
         for name in ("labels.jsonl", "episodes.jsonl"):
-            _drop_half_a_line(_inside(self.path, name))
+            _drop_half_a_line(inside(self.path, name))
 
     def add_label(self, label: Label) -> None:
         """Append a label; its picture is stored before it.
@@ -215,7 +216,7 @@ class EvaluationFolder:
             UsageError: if it cannot be written.
         """
         assert label.picture is not None
-        file = _inside(self.path, f"pictures/{label.picture.digest}.png")
+        file = inside(self.path, f"pictures/{label.picture.digest}.png")
         if not file.exists():
             with output_file(file) as fp:
                 fp.write(label.picture.png)
@@ -237,21 +238,21 @@ class EvaluationFolder:
         """
         evaluation = Evaluation(**self.arguments.model_dump(), complete=complete, metrics=metrics)
         content = {"format": FORMAT, **evaluation.model_dump(mode="json", by_alias=True)}
-        with output_file(_inside(self.path, "evaluation.json"), kind="evaluation", force=True) as fp:
+        with output_file(inside(self.path, "evaluation.json"), kind="evaluation", force=True) as fp:
             fp.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
         return content
 
     def _append(self, name: str, row: Row) -> Row:
         """Append a row and return it as a reader will see it: without its pictures' bytes."""
         values = row.model_dump(mode="json", by_alias=True)
-        with _named_errors(self.path / name), _inside(self.path, name).open("ab") as fp:
+        with _named_errors(self.path / name), inside(self.path, name).open("ab") as fp:
             fp.write(json.dumps(values).encode() + b"\n")
         return type(row).model_validate(values)
 
 
 def _locked(folder: Path) -> FileLock:
     """The folder's lock, acquired; the system releases it when a process dies."""
-    file = _inside(folder, "evaluation.lock")
+    file = inside(folder, "evaluation.lock")
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)

@@ -1,4 +1,7 @@
-"""95% intervals of rates, of means, and of differences between two teachers."""
+"""95% intervals of rates, of means, and of differences between two teachers.
+
+``scipy.stats`` is imported where it is used: it takes half a second, and every command would wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap
 
 from lvlm2p_wrappers.records import Rate
 
@@ -21,6 +23,8 @@ def proportion(hits: Sequence[bool]) -> Rate:
     >>> rate.value, round(rate.low, 3), round(rate.high, 3)
     (0.9, 0.596, 0.982)
     """
+    from scipy.stats import binomtest
+
     test = binomtest(sum(hits), len(hits))
     interval = test.proportion_ci(method="wilson")
     return Rate(value=test.statistic, low=interval.low, high=interval.high, n=len(hits))
@@ -33,6 +37,8 @@ def mean(values: ArrayLike, groups: Sequence[Any] | None = None) -> Rate:
         values: (n,) numbers, n >= 1.
         groups: (n,) the group of each value; whole groups are resampled. By default each value is its own group.
     """
+    from scipy.stats import bootstrap
+
     numbers = np.asarray(values, dtype=np.float64)
     value = float(numbers.mean())
     _, members = np.unique(np.arange(numbers.size) if groups is None else np.asarray(groups), return_inverse=True)

@@ -44,6 +44,16 @@ def test_the_page_goes_into_the_folder_of_the_evaluation(lvlm2p, folder):
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.parametrize("target", ["outside.html", "missing.html"])
+def test_a_link_in_the_folder_sends_the_page_nowhere_else(lvlm2p, folder, tmp_path, target):
+    """A folder of somebody else's may name any file as its report."""
+    (tmp_path / "outside.html").write_text("mine")
+    (folder / "report.html").symlink_to(tmp_path / target)
+    assert "report.html is no plain file of this folder" in lvlm2p(folder, code=2)
+    assert (tmp_path / "outside.html").read_text() == "mine"
+    assert not (tmp_path / "missing.html").exists()
+
+
 def test_the_page_goes_where_it_is_told_and_json_says_what_it_is(lvlm2p, folder, tmp_path):
     page = tmp_path / "page.html"
     told = json.loads(lvlm2p(folder, "-o", page, "--json"))
