@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 .PHONY: train test test-all check figures
 
 train: $(INSTALLED)
-	$(BIN)/python algos/ppo_lvlm2p.py --total-timesteps 12000 $(ARGS)
+	$(BIN)/python algos/ppo_lvlm2p_replay.py --total-timesteps 12000 $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto $(ARGS)

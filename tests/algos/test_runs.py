@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,7 @@ def test_a_resumed_run_goes_on_with_the_flags_weights_counters_and_curve_of_the_
     kept = (run_dir / "checkpoint.pt").read_bytes()
     resume(script, run_dir, total_timesteps=768)
     (run_dir / "checkpoint.pt").write_bytes(kept)  # as if it had been killed before it could write another one
+    time.sleep(1)  # TensorBoard orders files of one second by text: the tenth writer of a process before its ninth
     summary = resume(script, run_dir, total_timesteps=640)
     assert (summary["global_step"], summary["seed"]) == (640, 5)
     assert summary["episodes"] >= checkpoint_of(run_dir)["run"]["episodes"] > 0
