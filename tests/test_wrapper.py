@@ -161,7 +161,7 @@ def vector(env, **arguments):
         (make, {"model": "gemini/gemini-2.5-flash-lite"}, ModelError, "needs a key: set .*GEMINI_API_KEY"),
         (make, {"model": "gemini-2.5-flash-lite"}, ModelError, "write 'gemini/gemini-2.5-flash-lite'"),
         (make, {"model": "hosted_vllm/some-model"}, ModelError, "set HOSTED_VLLM_API_BASE"),
-        (make, {"model": EMBEDDED + "?eror=1"}, ModelError, "eror='1': there is no such option; the options are .*error"),
+        (make, {"model": EMBEDDED + "?eror=1"}, ModelError, "eror='1': there is no such option.*error"),
         (make, {"prompts": "no/such/folder"}, PromptError, "folder 'no/such/folder'.*minigrid"),
         (make, {"store": "/proc/nowhere/s.sqlite"}, StoreError, "/proc/nowhere/s.sqlite"),
         (make, {"concurrency": 0}, UsageError, "concurrency must be greater than 0, not 0"),
