@@ -1,4 +1,4 @@
-"""The flags that several commands share, and numbers that are checked as they are read."""
+"""The flags that several commands share, numbers that are checked as they are read, and the reading itself."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.store import DEFAULT
 
 MOST = 10**9
-"""The largest whole number that a flag takes: more than any run needs, and less than what a database refuses."""
+"""The largest number that a flag takes: more than any run needs, and less than what a database refuses."""
 
 
 class Command(Protocol):
-    """A command is a dataclass: its docstring and its fields are the manual, ``run`` does it."""
+    """A dataclass: its docstring and the comments of its fields are the manual, and ``run`` does it."""
 
     def run(self) -> None:
-        """Do it, and print what came of it."""
+        """Do it, and print what came of it.
+
+        Raises:
+            UsageError: if something that was given cannot be used.
+            TeacherError: if the teacher failed; what there is has been printed, and kept.
+        """
 
 
 AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
-def optional(metavar: str = "", *aliases: str, **options: Any) -> Any:
+def optional(metavar: str | None = None, *aliases: str, **options: Any) -> Any:
     """A flag whose help does not tell its default, which is nothing."""
-    return arg(metavar=metavar or None, aliases=aliases, help_behavior_hint="", **options)
+    return arg(metavar=metavar, aliases=aliases, help_behavior_hint="", **options)
 
 
 def _number(kind: type[int | float], least: int, words: str) -> Any:
@@ -55,36 +59,24 @@ def _number(kind: type[int | float], least: int, words: str) -> Any:
     )
 
 
-whole_from_1 = _number(int, 1, "a whole number")
-whole_from_0 = _number(int, 0, "a whole number")
+whole_from_0, whole_from_1 = (_number(int, least, "a whole number") for least in (0, 1))
 number_from_0 = _number(float, 0, "a number")
 
-EnvId = Annotated[
-    str,
-    Positional,
-    arg(metavar="ENV_ID", help="The environment; MODULE:ID where a module registers it."),
-]
-Model = Annotated[str, arg(metavar="M", help="The teacher, as a LiteLLM model string.")]
-Prompts = Annotated[
-    str | None, optional("P", help="A folder of your own templates, or the name of a bundled prompt set.")
-]
-Seed = Annotated[int, whole_from_0]
-Count = Annotated[int, whole_from_1]
-CountOrNone = Annotated[int, whole_from_0]
-Concurrency = Annotated[int, whole_from_1, arg(help="Calls in flight at most.")]
-BudgetUsd = Annotated[
-    float | None, number_from_0, optional("X", help="Spend at most X US dollars; no call is made that may cost more.")
-]
-BudgetCalls = Annotated[int | None, whole_from_0, optional("N", help="Make at most N calls.")]
-StoreFile = Annotated[
-    str,
-    optional("PATH", help="The store's file; without it $LVLM2P_STORE, else teacher.sqlite in your cache folder."),
-]
-Json = Annotated[bool, optional(help="Print JSON, for scripts.")]
-Force = Annotated[bool, optional(help="Replace files that exist. A store is never replaced.")]
-Trust = Annotated[bool, optional(help="Import the modules that the prompt set's examples name. They may run any code.")]
+Whole = Annotated[int, whole_from_0]
+Positive = Annotated[int, whole_from_1]
+Switch = Annotated[bool, optional()]
 
-STORE = DEFAULT
+EnvId = Annotated[str, Positional, arg(metavar="ENV_ID", help="the environment; MODULE:ID where a module registers it")]
+Model = Annotated[str, arg(metavar="M", help="the teacher, as a LiteLLM model string")]
+Prompts = Annotated[str | None, optional("P", help="folder of your own templates, or the name of a bundled set")]
+Concurrency = Annotated[int, whole_from_1, arg(help="calls in flight at most")]
+BudgetUsd = Annotated[float | None, number_from_0, optional("X", help="spend at most so many US dollars")]
+BudgetCalls = Annotated[int | None, whole_from_0, optional("N", help="make at most so many calls")]
+StoreFile = Annotated[
+    str, optional("PATH", help="the store's file; without it $LVLM2P_STORE, else teacher.sqlite in your cache folder")
+]
+Json = Annotated[bool, optional(help="print JSON, for scripts")]
+Force = Annotated[bool, optional(help="replace files that exist; a store is never replaced")]
 
 
 def parse(command: type[AnyCommand], prog: str, words: list[str]) -> AnyCommand:
@@ -94,27 +86,20 @@ def parse(command: type[AnyCommand], prog: str, words: list[str]) -> AnyCommand:
         UsageError: if one is missing, unknown, or has a value that it does not take.
         SystemExit: after ``--help``.
     """
+    manual = textwrap.indent(inspect.cleandoc(command.__doc__ or ""), "  ")  # tyro joins lines that are not indented
+    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.cli(
-                command,
-                prog=prog,
-                description=textwrap.indent(inspect.cleandoc(command.__doc__ or ""), "  "),  # tyro joins other lines
-                args=words,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-            )
+            return tyro.cli(command, prog=prog, description=manual, args=words, config=markers)
     except SystemExit as end:
         if not end.code:
             raise
-        raise UsageError(f"{_unboxed(told.getvalue())}. {prog} --help tells all flags.") from None
+        raise UsageError(f"{_unboxed(told.getvalue())}. {prog} --help explains all flags.") from None
 
 
 def _unboxed(box: str) -> str:
     """The problem that tyro has drawn a box around, in one line, without the manual that follows it."""
     lines = [line.strip("│╭╮╰╯| ") for line in box.splitlines()[1:]]
-    parts = re.split(r"^[─-]*$", "\n".join(lines), flags=re.MULTILINE)
-    wanted = [
-        part for part in map(str.strip, parts) if part and not part.startswith(("For full help", "Argument help"))
-    ]
-    return "; ".join(" ".join(part.split()) for part in wanted).rstrip(". ")
+    parts = [" ".join(part.split()) for part in re.split(r"^[─-]*$", "\n".join(lines), flags=re.MULTILINE)]
+    return "; ".join(part for part in parts if part and not part.startswith(("For full", "Argument help"))).rstrip(". ")

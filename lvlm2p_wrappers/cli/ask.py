@@ -7,54 +7,21 @@ import math
 import textwrap
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
 
-from lvlm2p_wrappers.cli.arguments import STORE, BudgetUsd, Json, Model, StoreFile, optional
+from lvlm2p_wrappers.cli.arguments import BudgetUsd, Model, Switch
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json, say_table
-from lvlm2p_wrappers.cli.snapshot import Snapshot, picture_of
+from lvlm2p_wrappers.cli.snapshot import Snapshot
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.records import Exchange, Message
+from lvlm2p_wrappers.records import Exchange, Message, View
 from lvlm2p_wrappers.schemas import Advice
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.units import duration, money
-from lvlm2p_wrappers.views import View
+
+Exchanges = list[tuple[Exchange, bool]]
+"""What was said in each stage, and whether the store had it before it was asked for."""
 
 _BAR = 30  # characters of a bar that means certainty
-_EIGHTHS = " ▏▎▍▌▋▊▉"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question to a teacher, and all that came of it.
-
-    Attributes:
-        teacher: who was asked.
-        view: about what.
-        started: when, in seconds since 1970.
-        advice: None where there is none.
-        problem: why there is none.
-        exchanges: how it came about.
-    """
-
-    teacher: Teacher
-    view: View
-    started: float
-    advice: Advice | None
-    problem: TeacherError | None
-    exchanges: tuple[Exchange, ...]
-
-    @property
-    def probabilities(self) -> dict[str, float] | None:
-        """The advice by the actions' names."""
-        if self.advice is None:
-            return None
-        actions = self.teacher.prompts(self.view.env_info).actions(self.view.env_info)
-        return {action.name: float(p) for action, p in zip(actions, self.advice.probs, strict=True)}
-
-    def from_store(self, exchange: Exchange) -> bool:
-        """Whether an answer was there before it was asked for."""
-        return exchange.answer is not None and (exchange.at is None or exchange.at < self.started)
 
 
 @dataclass(kw_only=True)
@@ -72,92 +39,89 @@ class Ask(Snapshot):
 
     model: Model
     budget_usd: BudgetUsd = None
-    verbose: Annotated[bool, optional()] = False
-    """Print the messages that were sent, too."""
-    store: StoreFile = STORE
-    json: Json = False
+    verbose: Switch = False  # print the messages that were sent, too
 
     def run(self) -> None:
-        """Ask and print.
-
-        Raises:
-            UsageError: if the environment, the model, the prompt set or the store cannot be used.
-            TeacherError: if there is no advice; what is known of the conversation has been printed.
-        """
-        teacher = Teacher(self.model, prompts=self.prompts, store=self.store, budget_usd=self.budget_usd)
-        asked = ask(teacher, self.view(teacher))
-        self.save_messages(asked.view, [(exchange.stage, _with_reply(exchange)) for exchange in asked.exchanges])
+        """See ``Command``."""
+        teacher = self.teacher(self.model, budget_usd=self.budget_usd)
+        view = self.view(teacher)
+        started, problem, advice = time.time(), None, None
+        try:
+            with console(stderr=True).status("Asking"):  # animated on a terminal only
+                advice = teacher.advise(view)
+        except UsageError:
+            raise
+        except TeacherError as error:
+            problem = error
+        exchanges = [
+            (exchange, exchange.answer is not None and (exchange.at is None or exchange.at < started))
+            for exchange in conversation(teacher, view)
+        ]
+        self.save_messages(view, [(exchange.stage, _with_reply(exchange)) for exchange, _ in exchanges])
         if self.json:
-            say_json(self._as_json(asked))
+            self._print_json(teacher, view, advice, problem, exchanges)
         else:
-            self._print(asked)
-        if asked.problem is not None:
-            raise asked.problem
+            self._print(teacher, view, advice, exchanges)
+        if problem is not None:
+            raise problem
 
-    def _as_json(self, asked: Asked) -> dict[str, Any]:
-        advice, problem, counters = asked.advice, asked.problem, asked.teacher.counters
+    def _print_json(
+        self,
+        teacher: Teacher,
+        view: View,
+        advice: Advice | None,
+        problem: TeacherError | None,
+        exchanges: Exchanges,
+    ) -> None:
         kind = getattr(problem, "kind", type(problem).__name__.removesuffix("Error").lower())
-        return {
-            "env_id": asked.view.env_info.env_id,
-            "seed": self.seed,
-            "steps": self.steps,
-            "model": advice.model if advice else self.model,
-            "mission": asked.view.mission,
-            "carrying": asked.view.carrying,
-            "picture": picture_of(asked.view),
-            "exchanges": [_exchange_as_json(exchange, asked) for exchange in asked.exchanges],
-            "probs": asked.probabilities,
-            "calls": counters.calls,
-            "cost_usd": advice.cost_usd if advice else counters.cost_usd,
-            "latency_s": advice and advice.latency_s,
-            "error": problem and {"kind": kind, "message": str(problem)},
-        }
+        say_json(
+            {
+                **self.facts(view),
+                "model": advice.model if advice else self.model,
+                "exchanges": [
+                    exchange.model_dump(mode="json")
+                    | {"answer": exchange.answer and json.loads(exchange.answer), "from_store": from_store}
+                    for exchange, from_store in exchanges
+                ],
+                "probs": advice and _by_name(teacher, view, advice),
+                "calls": teacher.counters.calls,
+                "cost_usd": advice.cost_usd if advice else teacher.counters.cost_usd,
+                "latency_s": advice and advice.latency_s,
+                "error": problem and {"kind": kind, "message": str(problem)},
+            }
+        )
 
-    def _print(self, asked: Asked) -> None:
-        view = asked.view
+    def _print(self, teacher: Teacher, view: View, advice: Advice | None, exchanges: Exchanges) -> None:
         say(f"{self.moment}: {self.model}", style="bold")
         rows = [("picture", self.picture_in_words(view))]
         rows += [("mission", view.mission)] if view.mission else []
-        rows += [("carrying", view.carrying)] if view.env_info.family == "minigrid" else []
+        rows += [("carrying", view.carrying)] if view.family == "minigrid" else []
         say_facts(rows)
-        for number, exchange in enumerate(asked.exchanges, start=1):
-            took = _took(exchange, from_store=asked.from_store(exchange))
-            say(f"\nstage {number}, {exchange.stage}: {took}", style="bold")
+        for number, (exchange, from_store) in enumerate(exchanges, start=1):
+            say(f"\nstage {number}, {exchange.stage}: {_took(exchange, from_store=from_store)}", style="bold")
             _print_exchange(exchange, verbose=self.verbose)
-        if asked.probabilities is not None:
+        if advice is not None:
             say("\nadvice", style="bold")
-            bars = [(f"  {name}", f"{share:.3f}", bar(share)) for name, share in asked.probabilities.items()]
+            probs = _by_name(teacher, view, advice).items()
+            bars = [(f"  {name}", f"{share:.3f}", "█" * math.ceil(share * _BAR)) for name, share in probs]
             say_table(bars, header=("", "", ""), numbers=(1,), whole=(0, 2))
-        say(f"\n{_in_sum(asked)}")
+        if advice is not None and advice.cached:
+            say(f"\nNobody was asked: it was all in the store, {teacher.store_path}.")
+            return
+        spent = teacher.counters
+        cost = money(spent.cost_usd) if spent.cost_usd or not spent.unpriced_calls else "unpriced"
+        say(f"\n{spent.calls} call{'' if spent.calls == 1 else 's'}, {cost}; kept in {teacher.store_path}.")
 
 
-def ask(teacher: Teacher, view: View) -> Asked:
-    """Ask about one view and gather all that came of it.
-
-    Raises:
-        UsageError: if the model cannot be used.
-    """
-    started, advice, problem = time.time(), None, None
-    try:
-        with console(stderr=True).status("Asking"):  # animated on a terminal only
-            advice = teacher.advise(view)
-    except UsageError:
-        raise
-    except TeacherError as error:
-        problem = error
-    return Asked(teacher, view, started, advice, problem, conversation(teacher, view))
+def _by_name(teacher: Teacher, view: View, advice: Advice) -> dict[str, float]:
+    """The advice by the names that the prompt set gives the actions."""
+    actions = teacher.prompts(view.env_info).actions(view.env_info)
+    return {action.name: float(p) for action, p in zip(actions, advice.probs, strict=True)}
 
 
 def _with_reply(exchange: Exchange) -> list[Message]:
     """The messages, and the reply as one more."""
-    reply = [] if exchange.reply is None else [Message("reply", exchange.reply)]
-    return [*exchange.messages, *reply]
-
-
-def _exchange_as_json(exchange: Exchange, asked: Asked) -> dict[str, Any]:
-    messages = [{"role": m.role, "text": m.text, "picture": m.picture is not None} for m in exchange.messages]
-    answer = exchange.answer and json.loads(exchange.answer)
-    return {**vars(exchange), "messages": messages, "answer": answer, "from_store": asked.from_store(exchange)}
+    return [*exchange.messages, *([] if exchange.reply is None else [Message("reply", exchange.reply)])]
 
 
 def _took(exchange: Exchange, *, from_store: bool) -> str:
@@ -174,48 +138,13 @@ def _took(exchange: Exchange, *, from_store: bool) -> str:
 
 
 def _print_exchange(exchange: Exchange, *, verbose: bool) -> None:
-    messages = exchange.messages
-    if verbose:
-        for message in messages:
-            say(f"{message.role}{', with a picture' if message.picture else ''}:", style="bold")
-            say(textwrap.indent(message.text, "  "))
-    else:
-        lengths = [
-            f"{m.role} {len(m.text):,} characters{' and a picture' * bool(m.picture)}" for m in exchange.messages
-        ]
-        say(f"{'sent' if exchange.outcome else 'to be sent'}: {', '.join(lengths)} (--verbose shows them)")
+    for message in exchange.messages if verbose else ():
+        say(f"{message.role}{', with a picture' if message.picture else ''}:", style="bold")
+        say(textwrap.indent(message.text, "  "))
+    if not verbose:
+        lengths = [f"{m.role} {len(m.text):,} characters{', a picture' * bool(m.picture)}" for m in exchange.messages]
+        say(f"{'sent' if exchange.outcome else 'to be sent'}: {'; '.join(lengths)} (--verbose shows them)")
     if exchange.reply is not None:
         say(f"reply, as it came:\n{textwrap.indent(exchange.reply, '  ')}")
     if exchange.problem:
         say(f"{'bad reply' if exchange.outcome == 'bad_reply' else 'no reply'}: {exchange.problem}", style="bold")
-    if exchange.answer is not None and exchange.stage == "analysis":
-        say("read as:")
-        say_facts([(name, _in_words(value)) for name, value in json.loads(exchange.answer).items()], indent="  ")
-
-
-def _in_words(value: Any) -> str:
-    """A value of the analysis, in short: cells as ``what (row, column)``."""
-    if isinstance(value, list):
-        return ", ".join(map(_in_words, value)) or "none"
-    if isinstance(value, dict) and value.keys() == {"what", "row", "column"}:
-        return f"{value['what']} ({value['row']}, {value['column']})"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def bar(share: float) -> str:
-    """A bar as long as a share of one.
-
-    >>> bar(0.1), bar(0.01)
-    ('███', '▍')
-    """
-    whole, rest = divmod(math.ceil(share * _BAR * 8), 8)
-    return "█" * whole + _EIGHTHS[rest].strip()
-
-
-def _in_sum(asked: Asked) -> str:
-    counters, advice = asked.teacher.counters, asked.advice
-    if advice is not None and advice.cached:
-        return f"Nobody was asked: it was all in the store, {asked.teacher.store_path}."
-    calls = f"{counters.calls} call{'' if counters.calls == 1 else 's'}"
-    cost = money(counters.cost_usd) if counters.cost_usd or not counters.unpriced_calls else "unpriced"
-    return f"{calls}, {cost}; kept in {asked.teacher.store_path}."

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from lvlm2p_wrappers.cli.arguments import Json, Prompts, optional
+from lvlm2p_wrappers.cli.arguments import optional
 from lvlm2p_wrappers.cli.environments import in_silence, make
-from lvlm2p_wrappers.cli.evaluate import Sampling, look_at, progress
+from lvlm2p_wrappers.cli.evaluate import LabellingFlags, check_env, progress
 from lvlm2p_wrappers.cli.printing import say, say_json, say_table
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import ModelError, UsageError
 from lvlm2p_wrappers.evaluation import State, collect_states, label_states
 from lvlm2p_wrappers.evaluation.comparison import Difference, differences
-from lvlm2p_wrappers.evaluation.run import Progress as Watch
+from lvlm2p_wrappers.evaluation.run import Progress
 from lvlm2p_wrappers.prompts import bundled_prompts
 from lvlm2p_wrappers.records import Label
 
@@ -28,15 +28,10 @@ class Side(NamedTuple):
     model: str
     prompts: str | None
 
-    @property
-    def name(self) -> str:
-        """The model, and the prompts where the user chose them."""
-        return self.model + (f" with {self.prompts}" if self.prompts else "")
-
 
 @dataclass(kw_only=True)
-class Compare(Sampling):
-    """Say whether one of two models or prompt sets is really better.
+class Compare(LabellingFlags):
+    """Tell whether one of two models or prompt sets is really better.
 
     A and B are a model string, a prompt folder (or the name of a bundled set),
     or both as MODEL@FOLDER. What is left out is taken from --model and
@@ -53,36 +48,31 @@ class Compare(Sampling):
       lvlm2p compare openai/gpt-4o-mini@minigrid openai/gpt-4o@my_prompts --env MiniGrid-LavaGapS7-v0 --states 50
     """
 
-    first: Annotated[str, Positional, arg(metavar="A")]
-    """MODEL, FOLDER or MODEL@FOLDER."""
-    second: Annotated[str, Positional, arg(metavar="B")]
-    """Likewise."""
-    env: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="ENV_ID")]
-    """An environment."""
-    model: Annotated[str | None, optional("M")] = None
-    """The model of a side that names none."""
-    prompts: Prompts = None
-    json: Json = False
+    first: Annotated[str, Positional, arg(metavar="A")]  # MODEL, FOLDER or MODEL@FOLDER
+    second: Annotated[str, Positional, arg(metavar="B")]  # likewise
+    env: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="ENV_ID")]  # an environment
+    model: Annotated[str | None, optional("M")] = None  # the model of a side that names none
 
     def run(self) -> None:
-        """Compare and print.
-
-        Raises:
-            TeacherError: if a side cannot be asked, or leaves states without an answer.
-        """
+        """See ``Command``."""
         if not self.env:
             raise UsageError("say with --env which environment's states to label")
         sides = [self._side(text) for text in (self.first, self.second)]
         for env_id in self.env:
-            look_at(env_id)
+            check_env(env_id)
         left = replace(self)  # its budget shrinks as it is spent
-        with in_silence(), progress() as watch:
-            found = {env_id: _compared(env_id, sides, left, watch) for env_id in dict.fromkeys(self.env)}
+        with in_silence(), progress() as told:
+            found = {env_id: left._compare(env_id, sides, told) for env_id in dict.fromkeys(self.env)}
         if self.json:
             rows = {env_id: [_as_json(row) for row in differing] for env_id, differing in found.items()}
             say_json({"sides": [side._asdict() for side in sides], "environments": rows})
-        else:
-            _print(sides, found)
+            return
+        for letter, side in zip("AB", sides, strict=True):
+            say(f"{letter}  {side.model}" + (f" with {side.prompts}" if side.prompts else ""))
+        for env_id, differing in found.items():
+            say(f"\n{env_id}", style="bold")
+            header = ("metric", "A", "B", "B - A", "95% interval", "n", "")
+            say_table(map(_row, differing), header=header, numbers=(1, 2, 3, 5), whole=(0, 4, 6))
 
     def _side(self, text: str) -> Side:
         """Read a side. Model strings may hold an @ themselves, so what follows it has to be there."""
@@ -99,59 +89,45 @@ class Compare(Sampling):
             raise UsageError(f"{text!r} is no folder of prompts, and no model either: {error}") from None
         return Side(text, self.prompts)
 
+    def _compare(self, env_id: str, sides: Sequence[Side], told: Progress) -> list[Difference]:
+        """The differences between the sides in one environment."""
+        env = make(env_id)
+        states = collect_states(env, self.states, seed=self.seed)
+        env.close()
+        tasks = (f"{env_id}, {letter}" for letter in "AB")
+        first, second = (self._label(side, task, states, told) for side, task in zip(sides, tasks, strict=True))
+        return [row for row in differences(first, second) if row.first is not None or row.other is not None]
+
+    def _label(self, side: Side, task: str, states: list[State], told: Progress) -> list[Label]:
+        teacher = self.labelling_teacher(side.model, side.prompts)
+        labels: list[Label] = []
+        try:
+            for label in label_states(teacher, states, width=self.concurrency):
+                labels.append(label)
+                told(task, len(labels), len(states))
+        finally:
+            teacher.drain()
+        spent = teacher.counters
+        if self.budget_usd is not None:
+            self.budget_usd = max(0.0, self.budget_usd - spent.cost_usd)
+        if self.budget_calls is not None:
+            self.budget_calls = max(0, self.budget_calls - spent.calls)
+        return sorted(labels, key=lambda label: label.id)
+
 
 def _is_set(text: str) -> bool:
     return bool(text) and (Path(text).is_dir() or (bundled_prompts() / text).is_dir())
 
 
-def _compared(env_id: str, sides: Sequence[Side], left: Compare, watch: Watch) -> list[Difference]:
-    """The differences between the sides in one environment."""
-    env = make(env_id)
-    states = collect_states(env, left.states, seed=left.seed)
-    env.close()
-    first, second = (
-        _labels(side, f"{env_id}, {name}", states, left, watch) for name, side in zip("AB", sides, strict=True)
-    )
-    return [row for row in differences(first, second) if row.first is not None or row.other is not None]
-
-
-def _labels(side: Side, task: str, states: list[State], left: Compare, watch: Watch) -> list[Label]:
-    teacher = left.teacher(side.model, side.prompts)
-    labels: list[Label] = []
-    try:
-        for label in label_states(teacher, states, width=left.concurrency):
-            labels.append(label)
-            watch(task, len(labels), len(states))
-    finally:
-        teacher.drain()
-    spent = teacher.counters
-    if left.budget_usd is not None:
-        left.budget_usd = max(0.0, left.budget_usd - spent.cost_usd)
-    if left.budget_calls is not None:
-        left.budget_calls = max(0, left.budget_calls - spent.calls)
-    return sorted(labels, key=lambda label: label.id)
-
-
-def _as_json(row: Difference) -> dict[str, Any]:
+def _as_json(row: Difference) -> dict[str, object]:
     difference = None if row.difference is None else row.difference.model_dump()
     return {**row._asdict(), "difference": difference, "differs": row.differs}
 
 
-def _print(sides: Sequence[Side], found: dict[str, list[Difference]]) -> None:
-    for letter, side in zip("AB", sides, strict=True):
-        say(f"{letter}  {side.name}")
-    for env_id, differing in found.items():
-        say(f"\n{env_id}" if len(found) > 1 else env_id, style="bold")
-        rows = [[row.metric, *_values(row), "differs" if row.differs else ""] for row in differing]
-        header = ("metric", "A", "B", "B - A", "95% interval", "n", "")
-        say_table(rows, header=header, numbers=(1, 2, 3, 5), whole=(0, 4, 6))
-
-
-def _values(row: Difference) -> tuple[str, str, str, str, str]:
-    """Both averages, the difference, its interval, and from how many states it is."""
-    first, other = ("-" if value is None else f"{value:.3f}" for value in (row.first, row.other))
-    found = row.difference
-    if found is None:
-        return first, other, "-", "too few" if row.n else "-", f"{row.n:,}"
-    difference, low, high = (f"{value:+.3f}" for value in (found.value, found.low, found.high))
-    return first, other, difference, f"{low} to {high}", f"{row.n:,}"
+def _row(row: Difference) -> tuple[str, ...]:
+    """Both averages, the difference, its interval, from how many states it is, and the verdict."""
+    means = ("-" if value is None else f"{value:.3f}" for value in (row.first, row.other))
+    if row.difference is None:
+        return row.metric, *means, "-", "too few" if row.n else "-", f"{row.n:,}", ""
+    difference, low, high = (f"{x:+.3f}" for x in (row.difference.value, row.difference.low, row.difference.high))
+    return row.metric, *means, difference, f"{low} to {high}", f"{row.n:,}", "differs" if row.differs else ""

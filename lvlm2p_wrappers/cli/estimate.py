@@ -22,29 +22,16 @@ from rich.progress import track
 from tyro.conf import arg
 
 from lvlm2p_wrappers import store as stores
-from lvlm2p_wrappers.cli.arguments import (
-    STORE,
-    Concurrency,
-    Count,
-    EnvId,
-    Json,
-    Model,
-    Prompts,
-    Seed,
-    StoreFile,
-    optional,
-    whole_from_1,
-)
+from lvlm2p_wrappers.cli.arguments import Concurrency, EnvId, Model, Positive, Whole, optional, whole_from_1
 from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.printing import console, say, say_json, say_table
+from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
 from lvlm2p_wrappers.client import catalogue, pricing
-from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.records import Stage
-from lvlm2p_wrappers.store import Store, locate
+from lvlm2p_wrappers.records import Question, Stage, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.units import duration, money
-from lvlm2p_wrappers.views import View, viewer
+from lvlm2p_wrappers.views import viewer
 
 FRAMES = {True: 10_000, False: 2_000}
 """Frames of the rollout at most, where views are told apart by the state and where each has to be drawn."""
@@ -180,13 +167,13 @@ def tokens_of(questions: Sequence[Question]) -> CallTokens:
     return CallTokens(total * (1 / len(questions)), REPLY_TOKENS, RULE_OF_THUMB)
 
 
-def _billed(store: Store, model: str, env_id: str) -> dict[Stage, CallTokens]:
+def _billed(teacher: Teacher, env_id: str) -> dict[Stage, CallTokens]:
     """What this model's last calls about this environment took on average, by stage."""
     counts: dict[Stage, list[tuple[int, int]]] = {}
-    for entry in itertools.islice(stores.calls(store, model=model, outcome="ok"), _LOGGED_CALLS):
+    for entry in itertools.islice(stores.calls(teacher.store, model=teacher.model, outcome="ok"), _LOGGED_CALLS):
         call = entry.call
-        if call.env_id == env_id and call.requested_model == model and call.prompt_tokens and call.completion_tokens:
-            counts.setdefault(call.stage, []).append((call.prompt_tokens, call.completion_tokens))
+        if (call.env_id, call.requested_model) == (env_id, teacher.model) and call.prompt_tokens:
+            counts.setdefault(call.stage, []).append((call.prompt_tokens, call.completion_tokens or 0))
     found: dict[Stage, CallTokens] = {}
     for stage, pairs in counts.items():
         sent, received = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
@@ -198,11 +185,12 @@ def _billed(store: Store, model: str, env_id: str) -> dict[Stage, CallTokens]:
 def _tokens(teacher: Teacher, views: Sequence[View]) -> dict[Stage, CallTokens]:
     """What a call of each stage takes; a text of its length stands for the first stage's answer."""
     prompts = teacher.prompts(views[0].env_info)
-    two_stages = prompts.options.stages == 2
-    analysis = "four" * int((REPLY_TOKENS.low + REPLY_TOKENS.high) / 2) if two_stages else ""
-    found: dict[Stage, CallTokens] = {"analysis": tokens_of([prompts.analysis(v) for v in views])} if two_stages else {}
+    analysis = "four" * int((REPLY_TOKENS.low + REPLY_TOKENS.high) / 2) if prompts.options.stages == 2 else ""
+    found: dict[Stage, CallTokens] = {}
+    if analysis:
+        found["analysis"] = tokens_of([prompts.analysis(view) for view in views])
     found["action"] = tokens_of([prompts.action(view, analysis) for view in views])
-    billed = _billed(teacher.store, teacher.model, views[0].env_info.env_id)
+    billed = _billed(teacher, views[0].env_id)
     return {stage: billed.get(stage, tokens) for stage, tokens in found.items()}
 
 
@@ -222,7 +210,7 @@ class Cost:
 
 
 @dataclass(kw_only=True)
-class Estimate:
+class Estimate(TeacherFlags):
     """Tell what a run may cost, asking nobody.
 
     A random policy acts in the environment. Low is the number of views that it
@@ -237,47 +225,55 @@ class Estimate:
 
     env_id: EnvId
     model: Model
-    total_timesteps: Annotated[Count, arg(metavar="N")]
-    """Frames of the run."""
-    prompts: Prompts = None
+    total_timesteps: Annotated[Positive, arg(metavar="N")]  # frames of the run
     concurrency: Concurrency = 16
-    seed: Seed = 1
-    """Seed of the random policy and of the environment."""
+    seed: Whole = 1  # seed of the random policy and of the environment
     frames: Annotated[int | None, whole_from_1, optional("N")] = None
-    """Frames of the random policy. Without it those of the run, at most 10,000 (2,000 where each has to be drawn)."""
-    store: StoreFile = STORE
-    json: Json = False
+    """frames of the random policy; without it those of the run, at most 10,000 (2,000 where each has to be drawn)"""
 
     def run(self) -> None:
-        """Estimate and print.
-
-        Raises:
-            UsageError: if the environment, the model, the prompt set or the store cannot be used.
-        """
-        catalogue.recognise(self.model)
-        file = locate(self.store)
-        known = file is not None and file.exists()  # looking must not make one
-        teacher = Teacher(self.model, prompts=self.prompts, store=file if known else None)
+        """See ``Command``."""
+        file = self.store_if_there()
+        teacher = self.teacher(self.model, store=file)
         with in_silence():
-            rollout = self._roll_out(teacher)
+            rollout = self._roll_out(teacher, look_up=file is not None)
         tokens = _tokens(teacher, rollout.samples)
-        max_tokens = teacher.prompts(rollout.samples[0].env_info).options.sampling.max_tokens
-        cost = self._cost(rollout, tokens, max_tokens)
+        new = rollout.distinct_views(self.total_timesteps, unpaid=True)
+        calls = new * len(tokens)
+        sent, received = Range(0, 0), Range(0, 0)
+        for call in tokens.values():
+            sent, received = sent + new * call.prompt, received + new * call.reply
+        usd, at_most = None, None
+        if (prices := pricing.rates(self.model)) is not None:
+            usd = sent * prices[0] + received * prices[1]
+            max_tokens = teacher.prompts(rollout.samples[0].env_info).options.sampling.max_tokens
+            at_most = sent.high * prices[0] + calls.high * max_tokens * prices[1]
+        cost = Cost(
+            distinct_views=rollout.distinct_views(self.total_timesteps),
+            new_views=new,
+            calls=calls,
+            prompt_tokens=sent,
+            reply_tokens=received,
+            usd=usd,
+            usd_at_most=at_most,
+            seconds=calls * LATENCY_S * (1 / self.concurrency),
+            tokens_from={stage: call.source for stage, call in tokens.items()},
+        )
         if self.json:
-            measured = {"frames": rollout.frames, "views": len(rollout.views), "stored": len(rollout.stored)}
             told = {name: getattr(self, name) for name in ("env_id", "model", "total_timesteps", "concurrency")}
-            say_json(told | {"measured": measured} | asdict(cost))
+            measured = {"frames": rollout.frames, "views": len(rollout.views), "stored": len(rollout.stored)}
+            say_json({**told, "measured": measured, **asdict(cost)})
         else:
             self._print(rollout, cost)
 
-    def _roll_out(self, teacher: Teacher) -> Rollout:
+    def _roll_out(self, teacher: Teacher, *, look_up: bool) -> Rollout:
         env = make(self.env_id)
         look = viewer(env)
         prompts = teacher.prompts(look.env_info)
         prompts.check(look.env_info)
 
         def is_stored(view: View) -> bool:
-            held = conversation(teacher, view)
+            held = conversation(teacher, view) if look_up else ()
             return len(held) == prompts.options.stages and all(exchange.answer is not None for exchange in held)
 
         env.reset(seed=self.seed)
@@ -286,50 +282,31 @@ class Estimate:
         env.close()
         return rollout
 
-    def _cost(self, rollout: Rollout, tokens: dict[Stage, CallTokens], max_tokens: int) -> Cost:
-        new = rollout.distinct_views(self.total_timesteps, unpaid=True)
-        calls = new * len(tokens)
-        sent, received = Range(0, 0), Range(0, 0)
-        for call in tokens.values():
-            sent, received = sent + new * call.prompt, received + new * call.reply
-        prices = pricing.rates(self.model)
-        return Cost(
-            distinct_views=rollout.distinct_views(self.total_timesteps),
-            new_views=new,
-            calls=calls,
-            prompt_tokens=sent,
-            reply_tokens=received,
-            usd=None if prices is None else sent * prices[0] + received * prices[1],
-            usd_at_most=None if prices is None else sent.high * prices[0] + calls.high * max_tokens * prices[1],
-            seconds=calls * LATENCY_S * (1 / self.concurrency),
-            tokens_from={stage: call.source for stage, call in tokens.items()},
-        )
-
     def _print(self, rollout: Rollout, cost: Cost) -> None:
         say(f"{self.env_id}, {self.total_timesteps:,} frames, {self.model}", style="bold")
-        usd = ("unpriced", "unpriced") if cost.usd is None else (money(cost.usd.low), money(cost.usd.high))
+        usd, seconds = cost.usd, cost.seconds
         rows = [
-            ("distinct views", *_counts(cost.distinct_views)),
-            ("  not in the store", *_counts(cost.new_views)),
-            (f"calls ({len(cost.tokens_from)} a view)", *_counts(cost.calls)),
-            ("prompt tokens", *_counts(cost.prompt_tokens)),
-            ("reply tokens", *_counts(cost.reply_tokens)),
-            ("US dollars", *usd),
-            (f"time, {self.concurrency} calls in flight", duration(cost.seconds.low), duration(cost.seconds.high)),
+            _row("distinct views", cost.distinct_views),
+            _row("  not in the store", cost.new_views),
+            _row(f"calls ({len(cost.tokens_from)} a view)", cost.calls),
+            _row("prompt tokens", cost.prompt_tokens),
+            _row("reply tokens", cost.reply_tokens),
+            ("US dollars", *((money(usd.low), money(usd.high)) if usd else ("unpriced", "unpriced"))),
+            (f"time, {self.concurrency} calls in flight", duration(seconds.low), duration(seconds.high)),
         ]
         say_table(rows, header=("", "low", "high"), numbers=(1, 2))
         say(f"- A random policy saw {len(rollout.views):,} distinct views in {rollout.frames:,} frames.")
         for source in dict.fromkeys(cost.tokens_from.values()):
-            stages = " and ".join(stage for stage, told in cost.tokens_from.items() if told == source)
+            stages = " and ".join(stage for stage in cost.tokens_from if cost.tokens_from[stage] == source)
             say(f"- Tokens, {stages}: {source}.")
         say(f"- Time: {LATENCY_S.low} to {LATENCY_S.high} s a call. Retries and repairs come on top.")
-        if cost.usd is None:
+        if usd is None:
             free = "it may be free, as one of your own server is, or not."
             say(f"- LiteLLM has no price for this model: {catalogue.retired(self.model) or free}")
         elif cost.usd_at_most:
             say(f"- A model that thinks bills its thoughts: {money(cost.usd_at_most)} if each reply filled max_tokens.")
 
 
-def _counts(numbers: Range) -> tuple[str, str]:
-    """To three digits: more would look like knowledge."""
-    return f"{float(f'{numbers.low:.3g}'):,.0f}", f"{float(f'{numbers.high:.3g}'):,.0f}"
+def _row(name: str, numbers: Range) -> tuple[str, str, str]:
+    """A row of the table, to three digits: more would look like knowledge."""
+    return name, f"{float(f'{numbers.low:.3g}'):,.0f}", f"{float(f'{numbers.high:.3g}'):,.0f}"

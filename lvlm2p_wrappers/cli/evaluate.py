@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,70 +13,54 @@ from typing import Annotated, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lvlm2p_wrappers.cli.arguments import (
-    STORE,
     BudgetCalls,
     BudgetUsd,
     Concurrency,
-    Count,
     EnvId,
-    Json,
     Model,
-    Prompts,
-    Seed,
-    StoreFile,
+    Positive,
+    Switch,
+    Whole,
     optional,
 )
 from lvlm2p_wrappers.cli.environments import in_silence, make
 from lvlm2p_wrappers.cli.estimate import roll_out
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json, say_table
-from lvlm2p_wrappers.client import catalogue
+from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
-from lvlm2p_wrappers.evaluation.run import Progress as Watch
-from lvlm2p_wrappers.evaluation.run import evaluate
-from lvlm2p_wrappers.records import EvaluationArguments, Heading, Metrics, PriceMetrics, Rate, ReplyMetrics
+from lvlm2p_wrappers.evaluation import run as evaluation_run
+from lvlm2p_wrappers.records import EnvInfo, EvaluationArguments, Metrics, Rate
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.units import duration, money
-from lvlm2p_wrappers.views import EnvInfo, viewer
+from lvlm2p_wrappers.units import count, duration, money
+from lvlm2p_wrappers.views import viewer
 
 _ROLLOUT = 4_000  # frames from which the views of a run are estimated
 
 
 @dataclass(kw_only=True)
-class Sampling:
+class LabellingFlags(TeacherFlags):
     """The flags of the commands that have states labelled."""
 
-    states: Count = 200
-    """States to label, at most."""
-    seed: Seed = 0
-    """Seed of states and episodes."""
+    states: Positive = 200  # states to label, at most
+    seed: Whole = 0  # seed of states and episodes
     concurrency: Concurrency = 16
     budget_usd: BudgetUsd = None
     budget_calls: BudgetCalls = None
-    offline: Annotated[bool, optional()] = False
-    """Answer from the store alone."""
-    store: StoreFile = STORE
+    offline: Switch = False  # answer from the store alone
 
-    def teacher(self, model: str, prompts: str | None) -> Teacher:
+    def labelling_teacher(self, model: str, prompts: str | None) -> Teacher:
         """The teacher that the flags describe.
 
         Raises:
             UsageError: if the model string or a value cannot work.
         """
-        catalogue.recognise(model)
-        return Teacher(
-            model,
-            prompts=prompts,
-            store=self.store,
-            concurrency=self.concurrency,
-            budget_usd=self.budget_usd,
-            budget_calls=self.budget_calls,
-            offline=self.offline,
-        )
+        names = ("concurrency", "budget_usd", "budget_calls", "offline")
+        return self.teacher(model, prompts=prompts, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(kw_only=True)
-class Evaluate(Sampling):
+class Evaluate(LabellingFlags):
     """Measure a teacher: accuracy, rollouts, calibration, price.
 
     The teacher labels a fixed set of states, which depends on the environment
@@ -98,21 +82,14 @@ class Evaluate(Sampling):
 
     env_id: EnvId
     model: Model
-    prompts: Prompts = None
-    episodes: Seed = 50
-    """Rollouts with each policy."""
+    episodes: Whole = 50  # rollouts with each policy
     out: Annotated[Path | None, optional("FOLDER")] = None
-    """Where rows and metrics are kept. Without it evaluations/ENV__MODEL."""
-    json: Json = False
+    """where rows and metrics are kept; without it evaluations/ENV__MODEL"""
 
     def run(self) -> None:
-        """Evaluate and print.
-
-        Raises:
-            TeacherError: if something is missing at the end; what is there has been printed and kept.
-        """
-        teacher = self.teacher(self.model, self.prompts)
-        env_info = look_at(self.env_id)
+        """See ``Command``."""
+        teacher = self.labelling_teacher(self.model, self.prompts)
+        env_info = check_env(self.env_id)
         teacher.resume()
         arguments = EvaluationArguments(
             env_id=env_info.env_id,
@@ -126,10 +103,10 @@ class Evaluate(Sampling):
         path = self.out or default_folder(env_info.env_id, self.model, self.prompts)
         missing: TeacherError | KeyboardInterrupt | None = None
         with EvaluationFolder(path, arguments) as folder:
-            with in_silence(), progress() as watch:
+            with in_silence(), progress() as told:
                 try:
                     make_env = functools.partial(make, self.env_id)
-                    missing = evaluate(teacher, make_env, folder, width=self.concurrency, progress=watch)
+                    missing = evaluation_run.evaluate(teacher, make_env, folder, width=self.concurrency, progress=told)
                 except (TeacherError, KeyboardInterrupt) as error:
                     missing = error
                 views = _run_views(self.env_id, teacher, folder)
@@ -146,7 +123,7 @@ class Evaluate(Sampling):
             raise missing
 
 
-def look_at(env_id: str) -> EnvInfo:
+def check_env(env_id: str) -> EnvInfo:
     """What is known of an environment, which can be made and reset.
 
     Raises:
@@ -170,19 +147,19 @@ def default_folder(env_id: str, model: str, prompts: str | None) -> Path:
 
 
 @contextmanager
-def progress() -> Iterator[Watch]:
+def progress() -> Iterator[evaluation_run.Progress]:
     """Bars on a terminal, on standard error."""
     screen = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
-        def watch(what: str, done: int, of: int) -> None:
+        def told(what: str, done: int, of: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what)
             bars.update(tasks[what], completed=done, total=of)
 
-        yield watch
+        yield told
 
 
 def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float | None:
@@ -200,85 +177,51 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
 # --- for people ---
 
 
-def rate(value: Rate | float | None, form: Callable[[float], str] = "{:.3f}".format) -> str:
-    """A rate and its interval, or a plain number."""
-    if value is None:
-        return "-"
-    if not isinstance(value, Rate):
-        return form(value)
-    return f"{form(value.value)} ({form(value.low)} to {form(value.high)})"
-
-
 def _print(folder: EvaluationFolder, metrics: Metrics) -> None:
     asked = folder.arguments
     say(f"{asked.env_id}, {asked.model}, prompts {asked.prompts}", style="bold")
     if metrics.rollouts:
-        say_table(_rollouts(metrics), header=("rollouts", "success", "return", "steps"), whole=(0, 1, 2))
+        names = {"argmax": "most probable action", "sampled": "sampled action"}
+        rows = [
+            (names[policy], _rate(row.success), _rate(row.episodic_return), f"{row.length:.1f}")
+            for policy, row in metrics.rollouts.items()
+        ]
+        say_table(rows, header=("rollouts", "success", "return", "steps"), whole=(0, 1, 2))
         say("")
     say_table(_rows(metrics), header=("metric", "rate (95%)", "n"), numbers=(2,), whole=(0, 1))
     say("")
     if metrics.analysis is not None:
-        _print_headings(metrics.analysis.headings)
-    say_facts([*_replies(metrics.replies), *_price(metrics.price)])
-    say(f"kept in {folder.path}")
-
-
-def _rollouts(metrics: Metrics) -> list[tuple[str, ...]]:
-    names = {"argmax": "most probable action", "sampled": "sampled action"}
-    return [
-        (names[policy], rate(row.success), rate(row.episodic_return), rate(row.length, "{:.1f}".format))
-        for policy, row in metrics.rollouts.items()
-    ]
-
-
-def _rows(metrics: Metrics) -> list[tuple[str, ...]]:
-    analysis, action = metrics.analysis, metrics.action
-    rows: list[tuple[str, Rate | float | None]] = []
-    if analysis is not None:
-        rows += [
-            ("analysis: row right", analysis.agent_row),
-            ("analysis: column right", analysis.agent_column),
-            ("analysis: cell right", analysis.cell),
-            ("analysis: heading right", analysis.heading),
-            ("analysis: cell and heading", analysis.pose),
-            ("analysis: targets right", analysis.targets),
-            ("analysis: hazards right", analysis.hazards),
-        ]
-    if action is not None:
-        rows += [
-            ("action: best one is optimal", action.agreement),
-            ("action: mass on optimal", action.mass_optimal),
-            ("action: mass on fatal", action.mass_fatal),
-            ("action: calibration error", action.ece),
-            ("action: entropy (nats)", action.entropy),
-        ]
-    return [(name, rate(value), f"{value.n:,}" if isinstance(value, Rate) else "") for name, value in rows]
-
-
-def _print_headings(table: Mapping[Heading, Mapping[Heading, int]]) -> None:
-    rows = [(f"true {true}", *(f"{count:,}" for count in row.values())) for true, row in table.items()]
-    say_table(rows, header=("heading", *(f"predicted {name}" for name in table)), numbers=range(1, len(table) + 1))
-    say("")
-
-
-def _replies(replies: ReplyMetrics) -> list[tuple[str, str]]:
-    kinds = ", ".join(f"{kind}: {count}" for kind, count in replies.by_kind.items())
-    failed = f"{replies.failures:,}" + (f" ({kinds})" if kinds else "")
-    return [
-        ("labels", f"{replies.labels:,}"),
-        ("states without a label", failed),
-        ("bad replies, repaired ones too", f"{replies.bad_replies:,}"),
-    ]
-
-
-def _price(price: PriceMetrics) -> list[tuple[str, str]]:
-    return [
+        table = metrics.analysis.headings
+        headings = [(f"true {true}", *map(count, row.values())) for true, row in table.items()]
+        header = ("heading", *(f"predicted {name}" for name in table))
+        say_table(headings, header=header, numbers=range(1, len(header)))
+        say("")
+    replies, price = metrics.replies, metrics.price
+    kinds = ", ".join(f"{kind}: {n}" for kind, n in replies.by_kind.items())
+    facts = [
+        ("labels", count(replies.labels)),
+        ("states without a label", count(replies.failures) + (f" ({kinds})" if kinds else "")),
+        ("bad replies, repaired ones too", count(replies.bad_replies)),
         ("price of a label", money(price.usd_per_label)),
-        (
-            "tokens of a label",
-            f"{rate(price.prompt_tokens, '{:,.0f}'.format)} sent, "
-            f"{rate(price.completion_tokens, '{:,.0f}'.format)} received",
-        ),
+        ("tokens of a label", f"{count(price.prompt_tokens)} sent, {count(price.completion_tokens)} received"),
         ("latency of a label", f"{duration(price.latency_p50_s)} (p50), {duration(price.latency_p95_s)} (p95)"),
         (f"price of {RUN_FRAMES:,} frames, at most", money(price.usd_20000_frames)),
     ]
+    say_facts(facts)
+    say(f"kept in {folder.path}")
+
+
+def _rows(metrics: Metrics) -> Iterator[tuple[str, str, str]]:
+    """The metrics of both stages, by the names that they have in evaluation.json."""
+    for stage, found in (("analysis", metrics.analysis), ("action", metrics.action)):
+        for name, value in found or ():
+            if value is None or isinstance(value, Rate | float):
+                n = f"{value.n:,}" if isinstance(value, Rate) else ""
+                yield f"{stage}: {name.replace('_', ' ')}", _rate(value), n
+
+
+def _rate(value: Rate | float | None) -> str:
+    """A rate and its interval, or a plain number."""
+    if isinstance(value, Rate):
+        return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+    return "-" if value is None else f"{value:.3f}"

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from lvlm2p_wrappers.cli.arguments import STORE, Json, StoreFile
-from lvlm2p_wrappers.cli.estimate import CallTokens, tokens_of
+from lvlm2p_wrappers.cli.estimate import tokens_of
 from lvlm2p_wrappers.cli.printing import say, say_facts, say_json
-from lvlm2p_wrappers.cli.snapshot import Snapshot, picture_of
-from lvlm2p_wrappers.client import catalogue
-from lvlm2p_wrappers.prompts import Question
-from lvlm2p_wrappers.store import locate
+from lvlm2p_wrappers.cli.snapshot import Snapshot
+from lvlm2p_wrappers.records import Question, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
-from lvlm2p_wrappers.views import View
-
-DEFAULT_MODEL = "gemini/gemini-2.5-flash-lite"
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """One stage's messages; ``placeholder`` says whether they quote one in place of the analysis."""
-
-    question: Question
-    tokens: CallTokens
-    answer: str | None
-    placeholder: bool
 
 
 @dataclass(kw_only=True)
@@ -47,108 +29,64 @@ class Preview(Snapshot):
       lvlm2p preview MiniGrid-Fetch-6x6-N2-v0 --seed 3 --save before
     """
 
-    model: Annotated[str, arg(metavar="M")] = DEFAULT_MODEL
-    """Whose answers to look for in the store."""
-    store: StoreFile = STORE
-    json: Json = False
+    model: Annotated[str, arg(metavar="M")] = "gemini/gemini-2.5-flash-lite"  # whose answers to look for in the store
 
     def run(self) -> None:
-        """Render and print.
-
-        Raises:
-            UsageError: if the environment, the model, the prompt set or the store cannot be used.
-        """
-        if self.model != DEFAULT_MODEL:
-            catalogue.recognise(self.model)
-        file = locate(self.store)
-        known = file is not None and file.exists()  # looking must not make one
-        teacher = Teacher(self.model, prompts=self.prompts, store=file if known else None)
+        """See ``Command``."""
+        teacher = self.teacher(self.model, store=self.store_if_there())
         view = self.view(teacher)
-        stages = _stages(teacher, view)
-        files = self.save_messages(view, [(stage.question.stage, stage.question.messages) for stage in stages])
         prompts = teacher.prompts(view.env_info)
-        if not self.json:
-            say(f"{self.moment}: what would be sent; nobody is asked", style="bold")
-            rows = [
-                ("picture", self.picture_in_words(view)),
-                ("prompts", f"{', then '.join(map(str, prompts.folders))} (fingerprint {prompts.fingerprint})"),
-                ("tokens", stages[0].tokens.source),
-                ("sampling", ", ".join(f"{name} {value}" for name, value in stages[0].question.sampling.items())),
-            ]
-            say_facts(rows)
-            for number, stage in enumerate(stages, start=1):
-                _print(number, stage, self.model)
+        answers = {exchange.stage: exchange.answer for exchange in conversation(teacher, view)}
+        questions = _questions(teacher, view, answers.get("analysis"))
+        files = self.save_messages(view, [(question.stage, question.messages) for question in questions])
+        if self.json:
+            say_json(
+                {
+                    **self.facts(view),
+                    "model": self.model,
+                    "prompts": [str(folder) for folder in prompts.folders],
+                    "fingerprint": prompts.fingerprint,
+                    "stages": [_as_json(question, answers) for question in questions],
+                    "files": [str(path) for path in files],
+                }
+            )
             return
-        say_json(
-            {
-                "env_id": view.env_info.env_id,
-                "seed": self.seed,
-                "steps": self.steps,
-                "model": self.model,
-                "prompts": [str(folder) for folder in prompts.folders],
-                "fingerprint": prompts.fingerprint,
-                "picture": picture_of(view),
-                "stages": [_as_json(stage) for stage in stages],
-                "files": [str(path) for path in files],
-            }
-        )
+        say(f"{self.moment}: what would be sent; nobody is asked", style="bold")
+        rows = [
+            ("picture", self.picture_in_words(view)),
+            ("prompts", f"{', then '.join(map(str, prompts.folders))} (fingerprint {prompts.fingerprint})"),
+            ("tokens", tokens_of(questions).source),
+            ("sampling", ", ".join(f"{name} {value}" for name, value in questions[0].sampling.items())),
+        ]
+        say_facts(rows)
+        for number, question in enumerate(questions, start=1):
+            tokens = tokens_of([question]).prompt
+            say(f"\nstage {number}, {question.stage}: {tokens.low:,.0f} to {tokens.high:,.0f} tokens", style="bold")
+            known = "no" if answers.get(question.stage) is None else "an"
+            say(f"The store has {known} answer of {self.model} to this.")
+            for message in question.messages:
+                say(f"\n{message.role}{' and a picture' if message.picture else ''}", style="bold")
+                say(textwrap.indent(message.text, "  "))
 
 
-def placeholder(schema: Mapping[str, Any]) -> Any:
-    """A value that tells what a schema wants in its place.
-
-    >>> placeholder({"type": "object", "properties": {"row": {"type": "integer"}, "heading": {"enum": ["up", "down"]}}})
-    {'row': '<integer>', 'heading': '<up|down>'}
-    """
-    if "enum" in schema:
-        return f"<{'|'.join(map(str, schema['enum']))}>"
-    if "properties" in schema:
-        return {name: placeholder(part) for name, part in schema["properties"].items()}
-    if "items" in schema:
-        return [placeholder(schema["items"])]
-    kind = schema.get("type", "anything")
-    return f"<{kind if isinstance(kind, str) else '|'.join(kind)}>"
-
-
-def _stages(teacher: Teacher, view: View) -> list[_Stage]:
+def _questions(teacher: Teacher, view: View, analysis: str | None) -> list[Question]:
     prompts = teacher.prompts(view.env_info)
-    answers = {exchange.stage: exchange.answer for exchange in conversation(teacher, view)}
-
-    def stage(question: Question, *, quotes: bool = False) -> _Stage:
-        return _Stage(question, tokens_of([question]), answers.get(question.stage), quotes)
-
     if prompts.options.stages == 1:
-        return [stage(prompts.action(view, ""))]
+        return [prompts.action(view, "")]
     first = prompts.analysis(view)
-    analysis = answers["analysis"]
-    quoted = json.dumps(placeholder(first.schema.json)) if analysis is None else analysis
-    return [stage(first), stage(prompts.action(view, quoted), quotes=analysis is None)]
+    keys = ", ".join(first.schema.json.get("properties", {}))
+    return [first, prompts.action(view, analysis or f"<the analysis, which nobody has made yet: {keys}>")]
 
 
-def _as_json(stage: _Stage) -> dict[str, Any]:
-    question = stage.question
+def _as_json(question: Question, answers: dict[Any, str | None]) -> dict[str, Any]:
+    tokens = tokens_of([question])
     return {
         "stage": question.stage,
-        "answered_in_store": stage.answer is not None,
-        "placeholder": stage.placeholder,
-        "prompt_tokens": asdict(stage.tokens.prompt),
-        "tokens_from": stage.tokens.source,
+        "answered_in_store": answers.get(question.stage) is not None,
+        "placeholder": question.stage == "action" and "analysis" in answers and answers["analysis"] is None,
+        "prompt_tokens": asdict(tokens.prompt),
+        "tokens_from": tokens.source,
         "sampling": dict(question.sampling),
         "schema": question.schema.json,
         "messages": [{"role": m.role, "text": m.text, "picture": m.picture is not None} for m in question.messages],
     }
-
-
-def _print(number: int, stage: _Stage, model: str) -> None:
-    tokens = stage.tokens.prompt
-    say(f"\nstage {number}, {stage.question.stage}: {tokens.low:,.0f} to {tokens.high:,.0f} tokens", style="bold")
-    if stage.placeholder:
-        say(f"The store has no analysis of this by {model}: a placeholder stands for it, <in angle brackets>.")
-    else:
-        say(f"The store has {'no' if stage.answer is None else 'an'} answer of {model} to this.")
-    for message in stage.question.messages:
-        say(f"\n{message.role}{' and a picture' if message.picture else ''}", style="bold")
-        say(textwrap.indent(message.text, "  "))
-        if message.picture:
-            height, width = message.picture.pixels.shape[:2]
-            say(f"  [picture, {width} x {height} pixels]")

@@ -1,17 +1,18 @@
-"""One moment of an environment, for the commands that show what a teacher is told and says about it."""
+"""One moment of an environment, for the commands that show what a teacher is told and answers about it."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import humanize
 
-from lvlm2p_wrappers.cli.arguments import EnvId, Force, Prompts, Seed, optional
+from lvlm2p_wrappers.cli.arguments import EnvId, Force, Whole, optional
 from lvlm2p_wrappers.cli.environments import in_silence, make
+from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import Message, Stage
@@ -20,17 +21,13 @@ from lvlm2p_wrappers.views import View, viewer
 
 
 @dataclass(kw_only=True)
-class Snapshot:
+class Snapshot(TeacherFlags):
     """The flags that choose the moment, and where to save what is shown."""
 
     env_id: EnvId
-    seed: Seed = 0
-    """Seed of the environment's reset, and of the random actions."""
-    steps: Seed = 0
-    """Random actions before the moment; where an episode ends, the next one begins."""
-    prompts: Prompts = None
-    save: Annotated[Path | None, optional("DIR")] = None
-    """Write the picture into this folder, and each message as a text file."""
+    seed: Whole = 0  # seed of the environment's reset, and of the random actions
+    steps: Whole = 0  # random actions before the moment; where an episode ends, the next one begins
+    save: Annotated[Path | None, optional("DIR")] = None  # write the picture here, and each message as a text file
     force: Force = False
 
     @property
@@ -39,7 +36,7 @@ class Snapshot:
         return f"{self.env_id}, seed {self.seed}" + (f", after {self.steps} random steps" if self.steps else "")
 
     def view(self, teacher: Teacher) -> View:
-        """What the teacher is shown of the moment. Its picture is saved.
+        """What the teacher is shown of the moment. The picture is saved at once: nothing has been paid for yet.
 
         Raises:
             UsageError: if the environment or the prompt set cannot be used, or the picture cannot be saved.
@@ -59,8 +56,7 @@ class Snapshot:
                     history.clear()
             view = look.view(tuple(history))
             env.close()
-        if self.save is not None:
-            self._write(self.save / "picture.png", view.picture.png)
+        self._write("picture.png", view.picture.png)
         return view
 
     def save_messages(self, view: View, stages: Sequence[tuple[Stage, Sequence[Message]]]) -> list[Path]:
@@ -76,40 +72,34 @@ class Snapshot:
         Raises:
             UsageError: if a file cannot be written.
         """
-        if self.save is None:
-            return []
-        files = [self.save / "picture.png"]
-        for name, content in _contents(view, stages):
-            files.append(self.save / name)
-            self._write(files[-1], content)
-        return files
+        names = ["picture.png"]
+        for stage_number, (stage, messages) in enumerate(stages, start=1):
+            for number, message in enumerate(messages, start=1):
+                name = f"{stage_number}-{stage}-{number:02}-{message.role}"
+                names.append(self._write(f"{name}.txt", (message.text + "\n").encode("utf-8", "replace")))
+                if message.picture is not None and message.picture != view.picture:  # an example's
+                    names.append(self._write(f"{name}.png", message.picture.png))
+        return [] if self.save is None else [self.save / name for name in names]
+
+    def facts(self, view: View) -> dict[str, Any]:
+        """What JSON output tells of the moment."""
+        height, width = view.picture.pixels.shape[:2]
+        picture = {"width": width, "height": height, "bytes": len(view.picture.png), "digest": view.picture.digest}
+        told = {"mission": view.mission, "carrying": view.carrying, "picture": picture}
+        return {"env_id": view.env_id, "seed": self.seed, "steps": self.steps, **told}
 
     def picture_in_words(self, view: View) -> str:
         """The picture's size, and where it can be seen."""
-        picture = picture_of(view)
+        height, width = view.picture.pixels.shape[:2]
         see = f"saved as {self.save / 'picture.png'}" if self.save else "to see it, add --save DIR"
-        size = humanize.naturalsize(picture["bytes"])
-        return f"{picture['width']} x {picture['height']} pixels, {size} as PNG; {see}"
+        return f"{width} x {height} pixels, {humanize.naturalsize(len(view.picture.png))} as PNG; {see}"
 
-    def _write(self, file: Path, content: bytes) -> None:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--save {self.save}: {error.strerror}: give a folder that can be written") from None
-        with output_file(file, force=self.force) as fp:
-            fp.write(content)
-
-
-def picture_of(view: View) -> dict[str, Any]:
-    """What JSON output tells of the picture."""
-    height, width = view.picture.pixels.shape[:2]
-    return {"width": width, "height": height, "bytes": len(view.picture.png), "digest": view.picture.digest}
-
-
-def _contents(view: View, stages: Sequence[tuple[Stage, Sequence[Message]]]) -> Iterator[tuple[str, bytes]]:
-    for stage_number, (stage, messages) in enumerate(stages, start=1):
-        for number, message in enumerate(messages, start=1):
-            name = f"{stage_number}-{stage}-{number:02}-{message.role}"
-            yield f"{name}.txt", (message.text + "\n").encode("utf-8", "replace")
-            if message.picture is not None and message.picture != view.picture:  # an example's
-                yield f"{name}.png", message.picture.png
+    def _write(self, name: str, content: bytes) -> str:
+        if self.save is not None:
+            try:
+                self.save.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"--save {self.save}: {error.strerror}: give a folder that can be written") from None
+            with output_file(self.save / name, force=self.force) as fp:
+                fp.write(content)
+        return name

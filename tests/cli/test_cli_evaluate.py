@@ -64,7 +64,7 @@ class TestMetrics:
         for part in (
             "most probable action",
             "sampled action",
-            "analysis: heading right",
+            "analysis: heading ",
             "true up",
             "price of a label",
         ):

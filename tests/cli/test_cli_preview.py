@@ -60,8 +60,8 @@ def test_nobody_is_asked_and_no_store_is_made(preview, provider, tmp_path):
 def test_a_placeholder_stands_for_an_analysis_that_nobody_has_made(preview):
     shown = preview(LAVA, "--json")
     assert [stage["placeholder"] for stage in shown["stages"]] == [False, True]
-    assert '"heading": "<up|right|down|left>"' in texts(shown)[1][1]
-    assert "a placeholder stands for it" in preview(LAVA)
+    assert "<the analysis, which nobody has made yet: agent_row, agent_column, heading, " in texts(shown)[1][1]
+    assert "<the analysis, which nobody has made yet" in preview(LAVA)
 
 
 def test_an_analysis_that_was_paid_for_is_quoted_from_the_store(preview):

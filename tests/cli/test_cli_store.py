@@ -83,10 +83,17 @@ def test_list_is_filtered(lvlm2p, file, conditions, ids):  # noqa: ARG001
 
 def test_show_prints_the_whole_call(lvlm2p, file):  # noqa: ARG001
     shown = lvlm2p("show", 1)
-    for part in (*(turn.text for turn in CALL.messages), CALL.reply, CALL.key, CALL.env_id, "$0.0001", "900 sent"):
+    for part in (
+        *(turn.text for turn in CALL.messages),
+        CALL.reply,
+        CALL.key,
+        CALL.env_id,
+        "$0.0001",
+        "prompt_tokens      900",
+    ):
         assert part in shown
     failed = lvlm2p("show", 2)
-    assert "error, HTTP 503, attempt 1" in failed
+    assert "status             503" in failed
     assert "overloaded" in failed
     assert "unpriced" in failed
 

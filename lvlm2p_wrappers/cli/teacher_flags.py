@@ -1,0 +1,58 @@
+"""The flags of every command that has a teacher."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from lvlm2p_wrappers.cli.arguments import Json, Prompts, StoreFile, optional
+from lvlm2p_wrappers.client import catalogue
+from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.prompts.examples import read_examples
+from lvlm2p_wrappers.prompts.loader import PromptFiles
+from lvlm2p_wrappers.store import DEFAULT, locate
+from lvlm2p_wrappers.teacher import Teacher
+
+
+@dataclass(kw_only=True)
+class TeacherFlags:
+    """The flags of every command that has a teacher."""
+
+    prompts: Prompts = None
+    trust: Annotated[bool, optional()] = False  # import the modules that the prompt folder's examples name
+    store: StoreFile = DEFAULT
+    json: Json = False
+
+    def teacher(self, model: str, **options: Any) -> Teacher:
+        """The teacher that the flags describe.
+
+        Args:
+            model: the model string.
+            **options: more of the teacher's options, or others than the flags say.
+
+        Raises:
+            UsageError: if the model string or a value cannot work, or a module cannot be imported.
+        """
+        catalogue.recognise(model)
+        options = {"prompts": self.prompts, "store": self.store} | options
+        if self.trust and options["prompts"] is not None:
+            _import_modules(options["prompts"])
+        return Teacher(model, **options)
+
+    def store_if_there(self) -> Path | None:
+        """The store's file, if there is one: commands that only look make none."""
+        file = locate(self.store)
+        return file if file is not None and file.exists() else None
+
+
+def _import_modules(prompts: str) -> None:
+    """Import the modules that a prompt folder's pictured examples name, which may run any code."""
+    for _, example in read_examples(PromptFiles(prompts, "default")).pictured:
+        module = example.picture.env_id.rpartition(":")[0]
+        try:
+            if module:
+                importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"--trust: the module {module} that {prompts} names cannot be imported: {error}") from None
