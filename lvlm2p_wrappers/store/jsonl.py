@@ -23,7 +23,7 @@ from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.store import tables
 from lvlm2p_wrappers.store.parts import Part
 from lvlm2p_wrappers.store.queries import answers, batches, pages, read_log
-from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, PartRow, said
+from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, PartRow, reason
 from lvlm2p_wrappers.store.store import Store
 
 FORMAT = 1
@@ -87,7 +87,7 @@ def load(store: Store, fp: IO[str]) -> Loaded:
             try:
                 spool.add(line)
             except ValueError as problem:
-                told = f"line {number} of the import is broken: {said(problem)}. Nothing was added."
+                told = f"line {number} of the import is broken: {reason(problem)}. Nothing was added."
                 raise StoreError(told) from None
         total = Loaded(0, 0, 0)
         for rows in batches(spool.rows()):

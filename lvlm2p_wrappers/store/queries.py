@@ -16,7 +16,7 @@ from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, LoggedCall, Message, Outcome, StoredAnswer
 from lvlm2p_wrappers.store import tables
 from lvlm2p_wrappers.store.parts import Part, unpack
-from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, said
+from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, reason
 from lvlm2p_wrappers.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def answers(store: Store) -> Iterator[StoredAnswer]:
             try:
                 checked = AnswerRow.model_validate(row._asdict(), strict=True)
             except ValueError as problem:
-                log.warning("the answer %r of the store is damaged and left out: %s", row.key, said(problem))
+                log.warning("the answer %r of the store is damaged and left out: %s", row.key, reason(problem))
             else:
                 yield StoredAnswer(checked.key, Answer(checked.text, checked.model), checked.at)
 
@@ -248,7 +248,7 @@ def read_log(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> LogPage:
             if missing := logged.texts() - page.texts.keys():
                 raise ValueError(f"its text {missing.pop()} is not there")
         except ValueError as problem:
-            log.warning("the call %r of the store is damaged and left out: %s", row.id, said(problem))
+            log.warning("the call %r of the store is damaged and left out: %s", row.id, reason(problem))
         else:
             page.calls[row.id] = logged
     return page

@@ -29,7 +29,7 @@ class Row(Record):
 
 
 class PartRow(Row):
-    """A text, or a picture as a PNG file in base64, that has the digest it is said to have."""
+    """A text, or a picture as a PNG file in base64, whose content has its digest."""
 
     digest: Digest = Field(alias="part")
     text: str | None = None
@@ -94,7 +94,7 @@ CallRow: type[LoggedRow] = create_model("CallRow", __base__=LoggedRow, **_FIELDS
 """A row of ``calls`` with its messages."""
 
 
-def said(problem: Exception) -> str:
+def reason(problem: Exception) -> str:
     """Return in one line what is wrong with a row."""
     if not isinstance(problem, ValidationError):
         return str(problem)

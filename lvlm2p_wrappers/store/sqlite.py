@@ -89,7 +89,7 @@ class Sqlite:
             return 0
         return sum(file.stat().st_size for file in map(self._beside, ("", "-wal", "-shm")) if file.exists())
 
-    def explained(self, problem: StatementError) -> StoreError:
+    def error_for(self, problem: StatementError) -> StoreError:
         """Return the error to raise for a failure of the database: which file, why, and the way out."""
         told = str(problem.orig)
         causes = (f"{cause} ({told})" for sign, cause in _CAUSES.items() if sign in told)

@@ -82,7 +82,7 @@ class Store:
         self._lock = threading.RLock()
         with _STORES_LOCK:
             _STORES[self._token] = self
-        with self._lent():
+        with self._connected():
             pass
 
     @property
@@ -92,7 +92,7 @@ class Store:
 
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
-        with self._lent() as connection:  # a single statement needs no transaction
+        with self._connected() as connection:  # a single statement needs no transaction
             return self._answer(connection, key)
 
     def get_or_claim(self, key: str, *, seconds: float) -> Answer | bool:
@@ -191,18 +191,18 @@ class Store:
         with self._lock:
             if self._connection is not None and not self.engine.is_current():
                 self._disconnect()
-            with self._lent() as connection, connection.begin():
+            with self._connected() as connection, connection.begin():
                 if snapshot:
                     self.engine.begin_snapshot(connection)
                 yield connection
 
     @contextmanager
-    def _lent(self) -> Iterator[Connection]:
+    def _connected(self) -> Iterator[Connection]:
         with self._lock:
             try:
                 yield self._connection or self._connect()
             except StatementError as problem:
-                raise self.engine.explained(problem) from problem
+                raise self.engine.error_for(problem) from problem
 
     def _connect(self) -> Connection:
         connection = self.engine.connect()
