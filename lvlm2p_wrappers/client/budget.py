@@ -6,7 +6,9 @@ import asyncio
 import logging
 import math
 from collections import deque
-from typing import NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from lvlm2p_wrappers.errors import BudgetError
 
@@ -16,13 +18,28 @@ NANO = 10**9
 """Sums are whole nano-dollars: the residue of a sum of floats could keep a call waiting for ever."""
 
 
-class _Waiting(NamedTuple):
+@dataclass
+class Reservation:
+    """What is set aside for one call.
+
+    Attributes:
+        nano: its worst case, in nano-dollars.
+        is_made: whether the call was made; otherwise nothing is charged.
+        cost_usd: what it cost; None while that is not known, and then the worst case is charged.
+    """
+
     nano: int
-    turn: asyncio.Future[None]
+    is_made: bool = False
+    cost_usd: float | None = None
+
+    @property
+    def charge(self) -> int:
+        """Nano-dollars to be charged."""
+        return 0 if not self.is_made else self.nano if self.cost_usd is None else math.ceil(self.cost_usd * NANO)
 
 
 class Budget:
-    """What may still be spent. Each call reserves its worst case before it starts and settles for what it cost.
+    """What may still be spent. Each call reserves its worst case before it starts, and is then charged what it cost.
 
     Args:
         usd: the most to spend, in US dollars; None for no limit.
@@ -37,14 +54,13 @@ class Budget:
         self.usd, self.calls = usd, calls
         self.made_calls = spent_calls
         self._limit = None if usd is None else math.floor(usd * NANO)
-        self._spent = math.ceil(spent_usd * NANO)
-        self._reserved = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._spent, self._reserved = math.ceil(spent_usd * NANO), 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._warned = False
 
     @property
     def spent_usd(self) -> float:
-        """US dollars; a call of unknown outcome at its reservation."""
+        """US dollars; calls of unknown outcome at their reservations."""
         return self._spent / NANO
 
     @property
@@ -52,42 +68,30 @@ class Budget:
         """US dollars set aside for the calls under way."""
         return self._reserved / NANO
 
-    async def reserve(self, usd: float, *, urgent: bool) -> int:
-        """Set a call's worst case aside, waiting while only the calls under way leave no room for it.
+    @asynccontextmanager
+    async def reserve(self, usd: float, *, urgent: bool) -> AsyncIterator[Reservation]:
+        """Hold a call's worst case until it ends, after waiting while only calls under way leave no room for it.
 
         Args:
             usd: the most the call can cost.
             urgent: whether it goes before the others that wait.
 
-        Returns:
-            What was reserved, in nano-dollars, to be given to :meth:`settle`.
-
         Raises:
             BudgetError: if the call could go over the budget.
         """
-        nano = math.ceil(usd * NANO)
+        reservation = Reservation(math.ceil(usd * NANO))
         turn = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(nano, turn)
-        self._waiting.appendleft(waiting) if urgent else self._waiting.append(waiting)
+        (self._waiting.appendleft if urgent else self._waiting.append)((reservation.nano, turn))
         self._admit()
         try:
             await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:  # admitted just before
-                self.give_back(nano)
-            raise
-        return nano
-
-    def give_back(self, reserved: int) -> None:
-        """Undo a reservation: the call was not made."""
-        self.made_calls -= 1
-        self.settle(reserved, 0.0)
-
-    def settle(self, reserved: int, cost: float | None) -> None:
-        """Replace a reservation by the call's cost; a call of unknown outcome is charged at its reservation."""
-        self._reserved -= reserved
-        self._spent += reserved if cost is None else math.ceil(cost * NANO)
-        self._admit()
+            yield reservation
+        finally:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:  # it was admitted
+                self._reserved -= reservation.nano
+                self._spent += reservation.charge
+                self.made_calls -= not reservation.is_made
+                self._admit()
 
     def _admit(self) -> None:
         """Let those that wait go, in turn, as far as there is room."""

@@ -9,13 +9,15 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from lvlm2p_wrappers.client import catalogue, pricing
-from lvlm2p_wrappers.client.budget import NANO, Budget
+from lvlm2p_wrappers.client.budget import Budget, Reservation
+from lvlm2p_wrappers.client.event_loop import background_loop
 from lvlm2p_wrappers.client.litellm_backend import Request, send
 from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError, classify
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
@@ -92,6 +94,7 @@ class Client:
         except FailedCallError as fault:
             if isinstance(fault.error, ModelError) and fault.status in USERS:
                 self._refused[request.model] = fault.error  # the questions that wait would get the same
+                self._recheck()
             raise fault.error from None
         raise AssertionError("unreachable")
 
@@ -124,13 +127,19 @@ class Client:
             raise asyncio.CancelledError
 
     def stop(self, why: str) -> None:
-        """Make no call more; those in flight go on."""
+        """Make no call more, from whatever thread; those in flight go on."""
         self._stopped = why
+        background_loop().call_soon_threadsafe(self._recheck)
 
     def go_on(self) -> None:
         """Call again, also the models that refused: what only the user could mend may be mended."""
         self._stopped = ""
         self._refused.clear()
+
+    def _recheck(self) -> None:
+        """Have the calls that wait find out at once that they are not wanted: their turn may be hours away."""
+        for limiter in (self._limiter, *self._one_by_one.values()):
+            limiter.recheck()
 
     def _raise_if_stopped(self, model: str) -> None:
         if self._stopped:
@@ -141,11 +150,12 @@ class Client:
     async def _turn(self, request: Request, attempt: int, log: Log) -> Reply:
         """Make a call when its turn has come; under a budget alone, until a bill was within what was expected."""
         self.raise_if_given_up()
-        self._raise_if_stopped(request.model)
+        check = partial(self._raise_if_stopped, request.model)
+        check()
         # A second stage first: a label is worth more than the beginning of another one.
         urgent = request.question.stage == "action"
         if not self._is_price_sure(request):
-            async with self._one_by_one[pricing.kind(request)].slot(urgent=urgent):
+            async with self._one_by_one[pricing.kind(request)].slot(urgent=urgent, check=check):
                 if not self._is_price_sure(request):
                     return await self._within_limits(request, attempt, log, urgent=urgent)
         return await self._within_limits(request, attempt, log, urgent=urgent)
@@ -157,42 +167,40 @@ class Client:
     async def _within_limits(self, request: Request, attempt: int, log: Log, *, urgent: bool) -> Reply:
         """Wait until budget and rate limiter allow the call, and make it."""
         worst = 0.0 if self.budget.usd is None else self._worst_case.usd(request)
-        reserved = await self.budget.reserve(worst, urgent=urgent)
-        task, is_sent = asyncio.current_task(), False
-        try:
-            async with self._limiter.slot(urgent=urgent):
-                self._raise_if_stopped(request.model)
-                is_sent = True
-                self._sending.add(task)
-                return await self._attempt(request, attempt, reserved, log)
-        finally:
-            self._sending.discard(task)
-            if not is_sent:
-                self.budget.give_back(reserved)
+        check = partial(self._raise_if_stopped, request.model)
+        async with (
+            self.budget.reserve(worst, urgent=urgent) as reservation,
+            self._limiter.slot(urgent=urgent, check=check),
+        ):
+            check()
+            task = asyncio.current_task()
+            self._sending.add(task)
+            try:
+                return await self._attempt(request, attempt, reservation, log)
+            finally:
+                self._sending.discard(task)
 
-    async def _attempt(self, request: Request, attempt: int, reserved: int, log: Log) -> Reply:
+    async def _attempt(self, request: Request, attempt: int, reservation: Reservation, log: Log) -> Reply:
         started = time.monotonic()
         self.calls += 1
-        cost: float | None = None
+        reservation.is_made = True
         try:
             reply = await send(request, timeout_s=self._timeout_s, api_base=self._api_bases.get(request.model))
-            cost = reply.cost_usd
         except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
             fault = classify(error, request.model, self._timeout_s)
             if fault.turned_away:
-                cost = 0.0
+                reservation.cost_usd = 0.0
             if fault.too_many:
                 self._limiter.too_many(started, fault.wait_s)
             failed = {"problem": str(fault), "status": fault.status, "latency_s": time.monotonic() - started}
             log(call_of(request).model_copy(update={**failed, "attempt": attempt}))
             self.raise_if_given_up()
             raise fault from None
-        finally:
-            self.budget.settle(reserved, cost)
+        reservation.cost_usd = reply.cost_usd
         self._limiter.succeeded()
-        self.unpriced_calls += cost is None
-        self.cost_usd += cost or 0.0
-        self._worst_case.learn(request, reply.usage, within=cost is not None and cost * NANO <= reserved)
+        self.unpriced_calls += reply.cost_usd is None
+        self.cost_usd += reply.cost_usd or 0.0
+        self._worst_case.learn(request, reply.usage, within=reservation.charge <= reservation.nano)
         return dataclasses.replace(reply, attempt=attempt)
 
 

@@ -3,46 +3,78 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import httpx
+import httpx
 
-MOST_BYTES = 32 * 2**20
-"""The longest reply that is read, unpacked."""
+from lvlm2p_wrappers.client.provider_errors import MOST_BYTES, OversizedReplyError, RedirectError
 
 
-class RedirectError(Exception):
-    """The provider's answer sends the request elsewhere, and with it the key and the picture."""
-
-    def __init__(self, status_code: int, location: str) -> None:
-        super().__init__(
-            f"it redirects to {location[:200]!r}, and no key is sent where it was not meant to go; "
-            "if that address is right, give it as api_base"
-        )
-        self.status_code = status_code
-
-
-class OversizedReplyError(Exception):
-    """The reply does not end within the limit."""
+class _Call:
+    """What was sent during a call; and what was wrong with a reply, which LiteLLM and the providers' clients bury."""
 
     def __init__(self) -> None:
-        super().__init__(f"the reply is longer than {MOST_BYTES // 2**20} MB")
+        self.sent: set[tuple[str, str]] = set()
+        self.error: Exception | None = None
+        self.is_over = False
+
+    def options(self, request: httpx.Request) -> dict[str, Any]:
+        """How a request is to be sent."""
+        address = request.method, str(request.url)
+        if address in self.sent:  # some clients repeat one whose connection was lost: it may be paid for already
+            raise httpx.ConnectError("the connection was refused or lost", request=request)
+        self.sent.add(address)
+        request.headers["Accept-Encoding"] = "gzip"
+        return {"stream": True, "follow_redirects": False}
+
+    def guard(self, response: httpx.Response) -> None:
+        """Refuse a redirect, and limit what will be read."""
+        if response.has_redirect_location:
+            self.error = RedirectError(response.status_code, response.headers["location"])
+            raise self.error
+        response.stream = _Limited(self, response)
 
 
-@dataclass
-class _Call:
-    urls: set[str] = field(default_factory=set)
-    error: Exception | None = None
-    is_over: bool = False
+class _Limited(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A reply's bytes, unpacked."""
+
+    def __init__(self, call: _Call, response: httpx.Response) -> None:
+        self._call, self._stream, self._left = call, response.stream, MOST_BYTES
+        packed = response.headers.pop("content-encoding", "identity").lower()
+        if packed not in ("identity", "gzip"):
+            raise httpx.DecodingError(f"a reply packed with {packed!r} was not asked for")
+        self._unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed == "gzip" else None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._limited, self._stream)  # type: ignore[arg-type]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:  # type: ignore[union-attr]
+            yield self._limited(chunk)
+
+    def close(self) -> None:
+        self._stream.close()  # type: ignore[union-attr]
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()  # type: ignore[union-attr]
+
+    def _limited(self, chunk: bytes) -> bytes:
+        try:
+            content = self._unpack.decompress(chunk, self._left + 1) if self._unpack else chunk
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error)) from error
+        self._left -= len(content)
+        if self._left < 0:
+            self._call.error = OversizedReplyError()
+            raise self._call.error
+        return content
 
 
 _call: ContextVar[_Call | None] = ContextVar("call", default=None)
+_send, _send_async = httpx.Client.send, httpx.AsyncClient.send
 
 
 @contextlib.contextmanager
@@ -53,13 +85,11 @@ def guarded() -> Iterator[None]:
         RedirectError: if the provider answers with a redirect, to whatever address.
         OversizedReplyError: if its reply, unpacked, is longer than ``MOST_BYTES``.
     """
-    _guard_httpx()
-    call = _Call()
-    token = _call.set(call)
+    token = _call.set(call := _Call())
     try:
         yield
     except Exception as error:
-        if call.error is not None:  # LiteLLM and the providers' clients bury it
+        if call.error is not None:
             raise call.error from error
         raise
     finally:
@@ -67,63 +97,37 @@ def guarded() -> Iterator[None]:
         _call.reset(token)
 
 
-@functools.cache
-def _guard_httpx() -> None:
-    """Put the guard into httpx, which all of LiteLLM's clients use: none of them has a setting for all of these rules.
-
-    Outside of calls nothing changes.
-    """
-    import httpx
-
-    send = httpx.AsyncClient.send
-
-    async def guarded_send(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
-        call = _call.get()
-        if call is None or call.is_over:
-            return await send(self, request, **options)
-        url = f"{request.method} {request.url}"
-        if url in call.urls:  # some clients send a request again whose connection was lost: it may be paid for already
-            raise httpx.ConnectError("the connection was refused or lost", request=request)
-        call.urls.add(url)
-        request.headers["Accept-Encoding"] = "gzip"
-        response = await send(self, request, **{**options, "stream": True, "follow_redirects": False})
-        try:
-            return await _read(response)
-        except (RedirectError, OversizedReplyError) as error:
-            call.error = error
-            raise
-        finally:
-            await response.aclose()
-
-    httpx.AsyncClient.send = guarded_send  # type: ignore[method-assign]
+def _guarded_send(
+    self: httpx.Client, request: httpx.Request, *, stream: bool = False, **options: Any
+) -> httpx.Response:
+    if (call := _call.get()) is None or call.is_over:
+        return _send(self, request, stream=stream, **options)
+    response = _send(self, request, **options | call.options(request))
+    try:
+        call.guard(response)
+        if not stream:
+            response.read()
+    except BaseException:
+        response.close()
+        raise
+    return response
 
 
-async def _read(response: httpx.Response) -> httpx.Response:
-    """The whole response, unpacked."""
-    from httpx import DecodingError, Response
+async def _guarded_send_async(
+    self: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **options: Any
+) -> httpx.Response:
+    if (call := _call.get()) is None or call.is_over:
+        return await _send_async(self, request, stream=stream, **options)
+    response = await _send_async(self, request, **options | call.options(request))
+    try:
+        call.guard(response)
+        if not stream:
+            await response.aread()
+    except BaseException:
+        await response.aclose()
+        raise
+    return response
 
-    if response.has_redirect_location:
-        raise RedirectError(response.status_code, response.headers["location"])
-    packed = response.headers.get("content-encoding", "identity").lower()
-    if packed not in ("identity", "gzip"):
-        raise DecodingError(f"a reply packed with {packed!r} was not asked for")
-    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed == "gzip" else None
-    content = bytearray()
-    async for chunk in response.aiter_raw():
-        try:
-            content += unpack.decompress(chunk, MOST_BYTES + 1 - len(content)) if unpack else chunk
-        except zlib.error as error:
-            raise DecodingError(str(error)) from error
-        if len(content) > MOST_BYTES:
-            raise OversizedReplyError
-    of_the_way = {"content-encoding", "content-length", "transfer-encoding"}
-    headers = [(name, value) for name, value in response.headers.multi_items() if name not in of_the_way]
-    whole = Response(
-        response.status_code,
-        headers=headers,
-        content=bytes(content),
-        request=response.request,
-        extensions=response.extensions,
-    )
-    whole.elapsed = response.elapsed
-    return whole
+
+# All of LiteLLM's clients use httpx, and have no setting for all of these rules. Outside of calls nothing changes.
+httpx.Client.send, httpx.AsyncClient.send = _guarded_send, _guarded_send_async  # type: ignore[method-assign]

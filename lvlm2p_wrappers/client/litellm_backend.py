@@ -14,7 +14,6 @@ from typing import Any
 
 from lvlm2p_wrappers import embedded_teacher
 from lvlm2p_wrappers.client import pricing
-from lvlm2p_wrappers.client.http_guard import guarded
 from lvlm2p_wrappers.client.litellm_loader import load_litellm
 from lvlm2p_wrappers.client.provider_errors import message_of, short
 from lvlm2p_wrappers.records import Message, Question, Reply
@@ -65,6 +64,8 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         Exception: LiteLLM's, or ``asyncio.TimeoutError``; ``provider_errors.classify`` says what they mean.
     """
     litellm = load_litellm()
+    from lvlm2p_wrappers.client.http_guard import guarded
+
     sampling = dict(request.sampling)
     if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
         sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks

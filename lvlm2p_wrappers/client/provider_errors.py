@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvlm2p_wrappers.client import catalogue
-from lvlm2p_wrappers.client.http_guard import OversizedReplyError
 from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError
 from lvlm2p_wrappers.redaction import printable, without_keys
 
@@ -30,6 +29,27 @@ _MISSING_KEY = re.compile(
 _REFUSED_KEY = re.compile(r"api.?key.{0,4}(not.?valid|invalid|expired)", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
 _MOST_SECONDS = 120.0
+
+MOST_BYTES = 32 * 2**20
+"""The longest reply that is read, unpacked."""
+
+
+class RedirectError(Exception):
+    """The provider's answer sends the request elsewhere, and with it the key and the picture."""
+
+    def __init__(self, status_code: int, location: str) -> None:
+        super().__init__(
+            f"it redirects to {location[:200]!r}, and no key is sent where it was not meant to go; "
+            "if that address is right, give it as api_base"
+        )
+        self.status_code = status_code
+
+
+class OversizedReplyError(Exception):
+    """The reply does not end within the limit."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the reply is longer than {MOST_BYTES // 2**20} MB")
 
 
 class FailedCallError(Exception):

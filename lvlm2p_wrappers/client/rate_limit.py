@@ -6,12 +6,12 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
 class RateLimiter:
-    """A rate limiter: at most ``concurrency`` calls at a time and ``rpm`` a minute, fewer while the provider says so.
+    """Lets calls start: at most ``concurrency`` at a time and ``rpm`` a minute, fewer while the provider says so.
 
     Concurrency follows AIMD, as TCP does: a "too many requests" halves the number of calls that may run at once, once
     per round of calls, and stops new ones for as long as the provider asked; every success raises it again by one per
@@ -24,36 +24,40 @@ class RateLimiter:
     """
 
     def __init__(self, concurrency: int, rpm: int | None = None, *, window_s: float = 60.0) -> None:
-        self._most = concurrency
-        self._rpm = rpm
-        self._window_s = window_s
+        self._most, self._rpm, self._window_s = concurrency, rpm, window_s
         self._allowed = float(concurrency)
         self._running = 0
         self._closed_until = 0.0
         self._last_cut = -math.inf
-        self._ends: deque[float] = deque(maxlen=rpm)
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._ends: deque[float] = deque(maxlen=rpm or 0)
+        self._waiting: deque[asyncio.Future[bool]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def slot(self, *, urgent: bool) -> AsyncIterator[None]:
-        """Wait for the turn of a call, and hold its place while it runs; urgent ones go before others that wait."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
-        self._admit()
+    async def slot(self, *, urgent: bool, check: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+        """Wait for the turn of a call, and hold its place while it runs.
+
+        Args:
+            urgent: whether it goes before others that wait.
+            check: raises if the call is not wanted any more; called when :meth:`recheck` is.
+        """
+        turn = self._turn(urgent)
         try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # admitted just before
-                self._running -= 1
-                self._admit()
-            raise
-        try:
+            while not await turn:
+                check()
+                turn = self._turn(urgent)
             yield
         finally:
-            self._running -= 1
-            self._ends.append(time.monotonic()) if self._rpm else None
-            self._admit()
+            if turn.done() and not turn.cancelled() and turn.result():  # it was admitted
+                self._running -= 1
+                self._ends.append(time.monotonic())
+                self._admit()
+
+    def recheck(self) -> None:
+        """Have the calls that wait checked again, all at once."""
+        while self._waiting:
+            if not (turn := self._waiting.popleft()).done():
+                turn.set_result(False)
 
     def succeeded(self) -> None:
         """A call was answered: allow a little more again."""
@@ -67,18 +71,21 @@ class RateLimiter:
         if wait_s is not None:
             self._closed_until = max(self._closed_until, time.monotonic() + wait_s)
 
+    def _turn(self, urgent: bool) -> asyncio.Future[bool]:
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        (self._waiting.appendleft if urgent else self._waiting.append)(turn)
+        self._admit()
+        return turn
+
     def _delay(self) -> float:
         """Seconds until a call may start; infinite while only the end of another one can make room."""
         now = time.monotonic()
         if self._running >= max(1, int(self._allowed)):
             return math.inf
         delay = self._closed_until - now
-        if self._rpm is not None:
-            # When a call arrived is known only to lie before its end, so that one still running counts as just arrived.
-            if self._running >= self._rpm:
-                return math.inf
-            if len(self._ends) + self._running >= self._rpm:
-                delay = max(delay, self._ends[len(self._ends) + self._running - self._rpm] + self._window_s - now)
+        # When a call arrived is known only to lie before its end, so that one still running counts as just arrived.
+        if self._rpm is not None and (over := len(self._ends) + self._running - self._rpm) >= 0:
+            delay = max(delay, self._ends[over] + self._window_s - now) if self._running < self._rpm else math.inf
         return max(0.0, delay)
 
     def _admit(self) -> None:
@@ -95,4 +102,4 @@ class RateLimiter:
                     self._timer = asyncio.get_running_loop().call_later(delay, self._admit)
                 return
             self._running += 1
-            self._waiting.popleft().set_result(None)
+            self._waiting.popleft().set_result(True)

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import time
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,10 +28,11 @@ class Watched(Budget):
 
     reserved = 0.0
 
+    @asynccontextmanager
     async def reserve(self, usd, *, urgent):
-        reserved = await super().reserve(usd, urgent=urgent)
-        self.reserved = max(self.reserved, self.reserved_usd)
-        return reserved
+        async with super().reserve(usd, urgent=urgent) as reservation:
+            self.reserved = max(self.reserved, self.reserved_usd)
+            yield reservation
 
 
 def spend(provider, model, fault):
@@ -169,9 +171,9 @@ def test_thousands_of_calls_that_wait_for_the_last_dollars_end(caplog):
         budget = Budget(usd=1000.0)
 
         async def call(number):
-            reserved = await budget.reserve(0.7 + number / 3e5, urgent=number % 2 == 0)
-            await asyncio.sleep(0)
-            budget.settle(reserved, 0.1 + number / 7e5)
+            async with budget.reserve(0.7 + number / 3e5, urgent=number % 2 == 0) as reservation:
+                await asyncio.sleep(0)
+                reservation.is_made, reservation.cost_usd = True, 0.1 + number / 7e5
 
         outcomes = await asyncio.gather(*(call(number) for number in range(20_000)), return_exceptions=True)
         assert {type(each) for each in outcomes} == {type(None), BudgetError}
@@ -197,16 +199,12 @@ def test_whatever_calls_cost_and_whenever_they_end_no_more_is_set_aside_than_is_
         budget, costs = Budget(usd, most), []
 
         async def call(worst, share, urgent, turns):
-            reserved = await budget.reserve(worst, urgent=urgent)
-            assert usd is None or budget.spent_usd + budget.reserved_usd <= usd
-            try:
+            async with budget.reserve(worst, urgent=urgent) as reservation:
+                assert usd is None or budget.spent_usd + budget.reserved_usd <= usd
                 for _ in range(turns):
                     await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                budget.give_back(reserved)
-                raise
-            costs.append(worst if share is None else share * worst)
-            budget.settle(reserved, None if share is None else share * worst)
+                reservation.is_made, reservation.cost_usd = True, None if share is None else share * worst
+                costs.append(worst if share is None else share * worst)
 
         tasks = [asyncio.ensure_future(call(*each)) for each in calls]
         await asyncio.sleep(0)

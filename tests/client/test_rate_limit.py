@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lvlm2p_wrappers import Teacher
-from lvlm2p_wrappers.client import Reply, submit
+from lvlm2p_wrappers.client import submit
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
+from lvlm2p_wrappers.records import Reply
 from tests.client.asking import MODEL, client, ignore, labels, request_of, views
 from tests.provider import FAULTS, WIRES
 
@@ -193,3 +194,19 @@ def test_a_time_to_come_back_may_be_a_date(provider, wire):
     Teacher(WIRES[wire].model, store=None).advise(next(views(1)))
     refused, again, *_ = provider.log
     assert 1.9 <= again.received - refused.sent < 6
+
+
+@pytest.mark.parametrize("why", ["the run is over", "the key is refused"])
+def test_calls_that_wait_for_a_minutes_turn_end_at_once_when_no_call_is_wanted_any_more(provider, why):
+    """With `rpm=20`, thousands of questions each waited for a turn in order to find out that they were not asked."""
+    provider.latency = 0.2
+    provider.faults = [FAULTS["401"]] * 2 if why == "the key is refused" else ()
+    request, asked = request_of(next(views(1))), client(rpm=2)
+    waiting = [submit(asked.ask(request, ignore)) for _ in range(300)]
+    while len(provider.log) < 2:
+        time.sleep(0.01)
+    if why == "the run is over":
+        asked.stop(why)
+    errors = [call.exception(timeout=20) for call in waiting]
+    assert len(provider.log) == 2
+    assert sum(why in str(error) or "refused the key" in str(error) for error in errors) >= 298
