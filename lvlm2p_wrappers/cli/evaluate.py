@@ -35,6 +35,15 @@ from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.units import count, duration, money
 from lvlm2p_wrappers.views import viewer
 
+_NAMES = {
+    "pose": "cell and heading",
+    "agreement": "best one is optimal",
+    "mass_optimal": "mass on optimal",
+    "mass_fatal": "mass on fatal",
+    "ece": "calibration error",
+}
+"""What the metrics are called whose names in ``evaluation.json`` say too little."""
+
 _ROLLOUT = 4_000  # frames from which the views of a run are estimated
 
 
@@ -212,12 +221,12 @@ def _print(folder: EvaluationFolder, metrics: Metrics) -> None:
 
 
 def _rows(metrics: Metrics) -> Iterator[tuple[str, str, str]]:
-    """The metrics of both stages, by the names that they have in evaluation.json."""
+    """The metrics of both stages that are rates or numbers."""
     for stage, found in (("analysis", metrics.analysis), ("action", metrics.action)):
         for name, value in found or ():
             if value is None or isinstance(value, Rate | float):
                 n = f"{value.n:,}" if isinstance(value, Rate) else ""
-                yield f"{stage}: {name.replace('_', ' ')}", _rate(value), n
+                yield f"{stage}: {_NAMES.get(name, name.replace('_', ' '))}", _rate(value), n
 
 
 def _rate(value: Rate | float | None) -> str:
