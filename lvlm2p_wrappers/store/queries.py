@@ -90,7 +90,8 @@ def stats(store: Store) -> Stats:
 
 def call(store: Store, number: int) -> LoggedCall | None:
     """Return the call of this number with its messages; None if there is none that can be read."""
-    found = pages(store, sa.select(tables.calls).where(tables.calls.c.id == number), tables.calls.c.id, _logged)
+    numbered = tables.calls.c.id == number if number < 2**63 else sa.false()
+    found = pages(store, sa.select(tables.calls).where(numbered), tables.calls.c.id, _logged)
     return next(itertools.chain.from_iterable(found), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sqlite3
 import time
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError, StatementError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from lvlm2p_wrappers.errors import StoreError
@@ -89,9 +90,9 @@ class Sqlite:
             return 0
         return sum(file.stat().st_size for file in map(self._beside, ("", "-wal", "-shm")) if file.exists())
 
-    def error_for(self, problem: StatementError) -> StoreError:
+    def error_for(self, problem: Exception) -> StoreError:
         """Return the error to raise for a failure of the database: which file, why, and the way out."""
-        told = str(problem.orig)
+        told = str(getattr(problem, "orig", problem))
         causes = (f"{cause} ({told})" for sign, cause in _CAUSES.items() if sign in told)
         return StoreError(f"the store {self.file or 'in memory'} cannot be used: {next(causes, told)}. {_ELSEWHERE}")
 
@@ -108,7 +109,7 @@ class Sqlite:
         return self._open(url, prepare=_use_write_ahead_log, isolation_level="IMMEDIATE")
 
     def _connect_to_read(self, file: Path) -> Connection:
-        url = URL.create("sqlite", database=f"file:{quote(str(file))}", query={"uri": "true", "mode": "ro"})
+        url = URL.create("sqlite", database=f"file:{quote(os.fsencode(file))}", query={"uri": "true", "mode": "ro"})
         try:
             return self._open(url)
         except OperationalError:

@@ -179,6 +179,7 @@ class TestDamage:
         found = stores.call(store, 1)
         assert (found.id, found.call) == (1, changed(CALL, key="good"))
         assert stores.call(store, 3) is None
+        assert stores.call(store, 10**20) is None
         assert not caplog.records
 
 

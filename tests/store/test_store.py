@@ -200,6 +200,24 @@ class TestBadPlaces:
             Store(path)
         assert path[:200] in str(caught.value) or repr(path[:200]) in str(caught.value)
 
+    @pytest.mark.parametrize("values", [{"prompt_tokens": 2**63}, {"attempt": -(2**70)}])
+    def test_a_number_that_no_database_can_hold_is_named(self, store, values):
+        """Token counts of 2**63 ended a run in a traceback."""
+        with pytest.raises(StoreError, match="too large"):
+            store.record(changed(CALL, **values), ANSWER)
+        store.record(CALL, ANSWER)
+
+    def test_a_text_that_is_no_unicode_is_named(self, store):
+        with pytest.raises(StoreError, match="surrogates not allowed"):
+            stores.prune(store, key="\udcff")
+
+    def test_a_file_name_that_is_no_unicode_will_do(self, tmp_path):
+        file = tmp_path / os.fsdecode(b"caf\xe9 ?#%.sqlite")
+        with Store(file) as store:
+            store.record(CALL, ANSWER)
+        with Store(file, read_only=True) as store:
+            assert store.get("k") == ANSWER
+
     def test_a_damaged_file_is_named_when_it_is_read(self, file):
         with Store(file) as store:
             for i in range(200):
