@@ -15,7 +15,7 @@ from lvlm2p_wrappers.errors import (
 )
 from lvlm2p_wrappers.observations import AgentCentredObservation
 from lvlm2p_wrappers.records import View
-from lvlm2p_wrappers.schemas import Advice
+from lvlm2p_wrappers.replies import Advice
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.training_run import TrainingRun, command_line
 from lvlm2p_wrappers.vector import VectorTeacherWrapper

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import struct
 import zlib
@@ -12,16 +11,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic_core import core_schema
+
+from lvlm2p_wrappers.png import decoded
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
 STRIP = 32
 """Pixel rows in a strip; the last one of a picture may have fewer."""
-
-MAX_PIXELS = 50_000_000
-"""A PNG that holds more is not decoded: a few bytes of it may mean gigabytes."""
 
 _ADLER = 65521
 _DIGEST = re.compile(r"[0-9a-zA-Z]{1,128}")
@@ -116,7 +113,7 @@ class Picture:
         parts = [strip.pixels for strip in self._strips]
         kept = [part for part in parts if part is not None]
         if not parts or len(kept) < len(parts):
-            return _decoded(self.png)
+            return decoded(self.png)
         return np.concatenate(kept)
 
     @property
@@ -202,34 +199,6 @@ class Picture:
 
 def _cut(pixels: Pixels) -> tuple[Strip, ...]:
     return tuple(Strip(pixels[top : top + STRIP]) for top in range(0, len(pixels), STRIP))
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height of a PNG file, by its header and its checksums: its pixels are not unpacked.
-
-    Raises:
-        ValueError: if it is no PNG file, is damaged, or has more than 50 megapixels.
-    """
-    if png[:16] != b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" or len(png) < 24:
-        raise ValueError("it is no PNG file, or a damaged one")
-    width, height = struct.unpack(">II", png[16:24])
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels is too large")
-    try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error):
-        raise ValueError("it is no PNG file, or a damaged one") from None
-    return width, height
-
-
-def _decoded(png: bytes) -> Pixels:
-    png_size(png)
-    try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, struct.error, zlib.error) as error:
-        raise ValueError(f"it is no PNG that can be decoded: {error}") from None
 
 
 def _deflated(pixels: Pixels) -> tuple[bytes, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.core import ActType, ObsType
 
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.schemas import Advice
+from lvlm2p_wrappers.replies import Advice
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions
 from lvlm2p_wrappers.views import viewer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import json
 import time
@@ -16,7 +17,7 @@ from lvlm2p_wrappers.client import pricing
 from lvlm2p_wrappers.client.litellm_loader import load_litellm
 from lvlm2p_wrappers.client.provider_errors import message_of, short
 from lvlm2p_wrappers.records import Message, Question, Reply
-from lvlm2p_wrappers.schemas import MAX_REPLY_CHARS
+from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
 
 QUOTED_CHARS = 4000
 """How much of a bad reply its repair turn quotes."""
@@ -65,27 +66,30 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     litellm = load_litellm()
     from lvlm2p_wrappers.client.http_guard import guarded
 
-    sampling: dict[str, Any] = dict(request.sampling)
+    sampling = dict(request.sampling)
     if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
         sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
-    if api_base:
-        sampling["api_base"] = api_base
-    schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
     started = time.perf_counter()
+    call = functools.partial(
+        litellm.acompletion,
+        model=request.model,
+        messages=[_wire(message) for message in request.question.messages],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": request.question.stage, "strict": True, "schema": request.question.schema.json},
+        },
+        timeout=timeout_s,
+        # Retries are ours: LiteLLM's need a package that it does not install, and OpenAI's client makes two in silence.
+        num_retries=0,
+        max_retries=0,
+        drop_params=True,
+        **({"api_base": api_base} if api_base else {}),
+        **sampling,
+    )
     try:
         with guarded():
             async with asyncio.timeout(timeout_s):
-                response = await litellm.acompletion(
-                    model=request.model,
-                    messages=[_wire(message) for message in request.question.messages],
-                    response_format={"type": "json_schema", "json_schema": schema},
-                    timeout=timeout_s,
-                    # Retries are ours; LiteLLM's are not made by all of its routes, and OpenAI's client adds two.
-                    num_retries=0,
-                    max_retries=0,
-                    drop_params=True,
-                    **sampling,
-                )
+                response = await call()
     except litellm.exceptions.ContentPolicyViolationError as error:
         # Some providers have no word for it in a reply: it is one all the same, and was not free.
         words = message_of(error)

@@ -42,6 +42,7 @@ class PromptFiles:
     Attributes:
         folders: where the files are, in this order.
         fingerprint: a short digest of all files; hidden ones do not count.
+        is_bundled: whether none of them is a user's.
 
     Raises:
         PromptError: if the folder does not exist, holds nothing that would be read, or what no prompt set may hold.
@@ -50,6 +51,7 @@ class PromptFiles:
     def __init__(self, folder: str | Path | None, family: str) -> None:
         bundled = bundled_prompts()
         self.folders = _folders(folder, bundled, family)
+        self.is_bundled = all(each.parent == bundled for each in self.folders)
         self._files = ChainMap(*[_listed(each, trusted=each.parent == bundled) for each in self.folders])
         self.fingerprint = self._digest()
         if len(self.folders) == 2:

@@ -22,7 +22,7 @@ from referencing.jsonschema import DRAFT202012
 
 from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.prompts.sandbox import LimitError, Steps
-from lvlm2p_wrappers.schemas import find_json, no_constant
+from lvlm2p_wrappers.replies import find_json, no_constant
 
 MOST_PARTS = 10_000
 """How many parts a schema may have when every reference is replaced by what it refers to."""
@@ -50,8 +50,8 @@ class OwnSchema:
             self.json: Any = json.loads(text, parse_constant=no_constant)
             if not isinstance(self.json, dict) or self.json.get("type") != "object":
                 raise ValueError('the reply has to be an object: {"type": "object", ...}')
-            Draft202012Validator.check_schema(self.json)
             _check_parts(self.json)
+            Draft202012Validator.check_schema(self.json)
         except jsonschema.SchemaError as error:
             raise ValueError(error.message) from None
         except RecursionError:

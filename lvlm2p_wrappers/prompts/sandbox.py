@@ -11,7 +11,9 @@ import functools
 import itertools
 import re
 import threading
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -22,8 +24,17 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.utils import Namespace
 
+from lvlm2p_wrappers.prompts.loader import PromptFiles
+
 MOST_STEPS = 1_000_000
 """The budget of one render: about a second."""
+
+_SETTINGS: dict[str, Any] = {
+    "undefined": jinja2.StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "auto_reload": False,  # one run, one wording
+}
 
 # What a template writes, loops over, joins, compares, slices and may use as a key: by node, the field that holds it.
 _LARGE: dict[type[nodes.Node], str] = {
@@ -91,13 +102,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def __init__(self, source: Callable[[str], tuple[str, str] | None]) -> None:
-        super().__init__(
-            loader=jinja2.FunctionLoader(self._load),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,  # one run, one wording
-        )
+        super().__init__(loader=jinja2.FunctionLoader(self._load), **_SETTINGS)
         self._source = source
         self._steps = Steps()
         self.globals = {name: self.globals[name] for name in ("range", "namespace")}
@@ -106,14 +111,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         tests: Mapping[str, Any] = TESTS
         self.tests = {name: self._limited(test) for name, test in tests.items()}
 
-    def text(self, name: str, variables: Mapping[str, Any]) -> str:
-        """Render a template.
+    def get_template(self, name: Any, parent: str | None = None, globals: Any = None) -> jinja2.Template:  # noqa: A002
+        """A template, with a fresh budget for loading and rendering it, unless another one includes it.
 
         Raises:
             Exception: whatever is wrong with the template; :class:`LimitError` if it takes too many steps.
         """
-        self._steps.left = MOST_STEPS
-        return self.get_template(name).render(variables)
+        if parent is None:
+            self._steps.left = MOST_STEPS
+        return super().get_template(name, parent, globals)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function or a method for a template."""
@@ -183,6 +189,34 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return result
 
         return limited
+
+
+def template_environment(files: PromptFiles) -> jinja2.Environment:
+    """The environment that renders a set's templates, and reads nothing but the set's own files."""
+
+    def source(name: str) -> tuple[str, str] | None:
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+        text = files.text(name)
+        return None if text is None else (text, str(files.path(name)))
+
+    if not files.is_bundled:
+        return Sandbox(source)
+    loader = jinja2.FunctionLoader(lambda name: (*found, None) if (found := source(name)) else None)
+    return ImmutableSandboxedEnvironment(loader=loader, **_SETTINGS)
+
+
+def explained(error: Exception, name: str, variables: Collection[str], folders: Collection[Path]) -> str:
+    """Why a template could not be rendered: its file, the line, and what is wrong."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"{error.filename or name}, line {error.lineno}: {error.message}"
+    if isinstance(error, jinja2.TemplateNotFound):
+        return f"template {error.name!r} is in none of {', '.join(map(str, folders))}"
+    # Jinja puts the template and the line into the traceback.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".jinja")]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else name
+    if isinstance(error, jinja2.UndefinedError):
+        return f"{where}: {error.message}; the variables are {', '.join(sorted(variables))}"
+    return f"{where}: {error}"
 
 
 def _instrumented(template: nodes.Template) -> nodes.Template:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Call, Exchange, Failure, Label, LoggedCall
+from lvlm2p_wrappers.replies import distribution, find_json, read_action
 from lvlm2p_wrappers.report.html import Report
-from lvlm2p_wrappers.schemas import distribution, find_json, read_action
 from lvlm2p_wrappers.store import Store, calls
 
 _CALLS_PER_VIEW = 8  # stages, retries, repairs

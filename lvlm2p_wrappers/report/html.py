@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from lvlm2p_wrappers.picture import png_size
+from lvlm2p_wrappers.png import png_size
 from lvlm2p_wrappers.records import Episode, Evaluation, Label
 from lvlm2p_wrappers.report.annotations import (
     Mark,

@@ -7,7 +7,7 @@ import zlib
 from functools import lru_cache
 from typing import NamedTuple
 
-from lvlm2p_wrappers.picture import png_size
+from lvlm2p_wrappers.png import png_size
 
 MAX_BYTES = 64 * 2**20
 """The most that a compressed text may unpack to."""

@@ -16,7 +16,7 @@ from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.records import EnvInfo, Family, Question, View, total
-from lvlm2p_wrappers.schemas import Advice, distribution
+from lvlm2p_wrappers.replies import Advice, distribution
 from lvlm2p_wrappers.store import Store, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import Counters, Reliability
@@ -269,7 +269,6 @@ class Teacher(AbstractContextManager["Teacher"]):
             bad_replies=self._resolver.bad_replies,
             cost_usd=client.cost_usd,
             unpriced_calls=client.unpriced_calls,
-            charged_usd=client.budget.spent_usd - self._config.spent_usd,
         )
 
     @property

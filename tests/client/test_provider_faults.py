@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from lvlm2p_wrappers import BadReplyError, ModelError, Teacher, TeacherError, TransportError, VectorTeacherWrapper
-from lvlm2p_wrappers.schemas import MAX_REPLY_CHARS
+from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.views import viewer
 from tests.provider import FAULTS, WIRES, Provider, closed_url, environment, random_faults

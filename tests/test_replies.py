@@ -7,17 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvlm2p_wrappers.errors import BadReplyError
-from lvlm2p_wrappers.schemas import (
-    SUM_RANGE,
-    GridAnalysis,
-    SummaryAnalysis,
-    action_schema,
-    analysis_schema,
-    distribution,
-    find_json,
-    read_action,
-    read_analysis,
-)
+from lvlm2p_wrappers.replies import SUM_RANGE, distribution, find_json, read_action, read_analysis
+from lvlm2p_wrappers.schemas import GridAnalysis, SummaryAnalysis, action_schema, analysis_schema
 
 ACTIONS = ["left", "right", "forward"]
 GRID = {
