@@ -111,7 +111,7 @@ def make_env(env_id, idx, capture_video, run_name):
     return AgentCentredObservation(env)
 
 
-def make_envs(args, run_name):
+def make_envs(args, run_name, **spent):
     """The vector environment; with lam above 0 under the teacher's wrapper."""
     # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
     envs = gym.vector.SyncVectorEnv(
@@ -122,7 +122,7 @@ def make_envs(args, run_name):
         return envs
     # Questions go out while the environments run; gather() waits for the answers after each rollout.
     names = "prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"
-    options = {name: getattr(args, name) for name in names}
+    options = {name: getattr(args, name) for name in names} | spent
     return VectorTeacherWrapper(envs, args.model, defer=True, ask="manual", on_error="skip", **options)
 
 
@@ -412,7 +412,7 @@ def main(args):
         torch.backends.cudnn.deterministic = args.torch_deterministic
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # so small a network is slower on several
         device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
-        envs = make_envs(args, run.folder.name)
+        envs = make_envs(args, run.folder.name, **run.spent(resumed["run"]))
         agent = Agent(envs).to(device)
         optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
         labels = Labels(envs, args)

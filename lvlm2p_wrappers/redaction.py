@@ -65,21 +65,16 @@ def printable(text: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _remover(keys: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    spelt = _spelt(keys)
+    names = {spelling: name for name, key in reversed(keys) for spelling in _spellings(key)}
+    longest_first = sorted(names, key=len, reverse=True)
 
-    @functools.lru_cache(maxsize=64)  # a store's log repeats system prompts and schemas with every call
     def without(text: str) -> str:
-        for name, spelling in spelt:
-            text = text.replace(spelling, f"<{name}>")
+        for spelling in longest_first:
+            text = text.replace(spelling, f"<{names[spelling]}>")
         return _LOOKS_LIKE_A_KEY.sub("<key>", text) if any(mark in text for mark in _MARKS_OF_KEYS) else text
 
-    return without
-
-
-def _spelt(keys: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """Each key's name with each way to write it, the longest first."""
-    found = {spelling: name for name, key in reversed(keys) for spelling in _spellings(key)}
-    return tuple((name, spelling) for spelling, name in sorted(found.items(), key=lambda item: -len(item[0])))
+    remembering = functools.lru_cache(maxsize=64)(without)  # a store's log repeats prompts and schemas with every call
+    return lambda text: remembering(text) if len(text) < 2**16 else without(text)
 
 
 def _spellings(key: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,6 +110,15 @@ class TrainingRun:
         where = {"project": project, "entity": entity, "name": self.folder.name}
         wandb.init(**where, sync_tensorboard=True, config=dict(config), monitor_gym=True, save_code=True)
 
+    def spent(self, state: Mapping[str, Any]) -> dict[str, float]:
+        """What a run has spent before, as the ``spent_usd`` and ``spent_calls`` of its teacher.
+
+        Args:
+            state: the :meth:`state` in its checkpoint; empty for a new run.
+        """
+        counts = self._counted_before(state)
+        return {"spent_usd": counts["charged_usd"], "spent_calls": counts["calls"]}
+
     def begin(
         self,
         algo: str,
@@ -135,10 +144,10 @@ class TrainingRun:
         # The teacher may have served an earlier run of this process, and a resumed run's counts another process.
         self._counts_before: Counter[str] = Counter()
         self._counts_before = Counter(self._counts())
-        self._counts_before.subtract(state.get("counts", {}))
+        self._counts_before.subtract(self._counted_before(state))
         file = self.folder / "curve.csv"
-        is_there = file.is_file() and not file.is_symlink()
-        self.write(file.name, "".join(_rows_up_to(self.global_step, file.read_text() if is_there else "")).encode())
+        kept = (line for line in self._curve_so_far() if _is_up_to(self.global_step, line))
+        self.write(file.name, "".join(kept).encode())
         self._curve = file.open("a", newline="")
         self._bar = Progress(disable=not (sys.stdout and sys.stdout.isatty()))
         self._task, self._printed = self._bar.add_task("", total=args["total_timesteps"]), time.perf_counter()
@@ -225,6 +234,22 @@ class TrainingRun:
         self.write("summary.json", f"{json.dumps(self.summary, indent=2)}\n".encode())
         print(f"{self.folder}: {json.dumps(self.summary)}", flush=True)  # noqa: T201
 
+    def _curve_so_far(self) -> list[str]:
+        """The lines of curve.csv; none of what a link points to, which may be outside of the folder."""
+        file = self.folder / "curve.csv"
+        is_there = file.is_file() and not file.is_symlink()
+        return file.read_text(errors="replace").splitlines(keepends=True) if is_there else []
+
+    def _counted_before(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The counts of a resumed run. If it was killed, the last row of its curve is younger than its checkpoint."""
+        counts: dict[str, Any] = {"calls": 0, "cost_usd": 0.0, "charged_usd": 0.0} | state.get("counts", {})
+        for row in csv.DictReader(self._curve_so_far()):
+            with suppress(LookupError, TypeError, ValueError):  # a run without a teacher
+                counts["calls"] = max(counts["calls"], int(row["calls"]))
+                counts["cost_usd"] = max(counts["cost_usd"], float(row["cost_usd"]))
+        counts["charged_usd"] = max(counts["charged_usd"], counts["cost_usd"])
+        return counts
+
     def _interrupt(self, number: int, _frame: object) -> None:
         """Handle a signal. An exception at just any line could be swallowed there, or leave a lock taken."""
         is_second, self._signal = bool(self._signal), number
@@ -261,12 +286,10 @@ class TrainingRun:
         return float(np.mean([*self._ends][-n:], axis=0)[which]) if len(self._ends) >= n else None
 
 
-def _rows_up_to(global_step: int, curve: str) -> Iterator[str]:
-    """The lines of a curve that a resumed run keeps."""
-    for line in curve.splitlines(keepends=True):
-        step = line.partition(",")[0]
-        if step == "global_step" or (step.isdecimal() and int(step) <= global_step):
-            yield line
+def _is_up_to(global_step: int, line: str) -> bool:
+    """Whether a resumed run keeps a line of its curve."""
+    step = line.partition(",")[0]
+    return step == "global_step" or (step.isdecimal() and int(step) <= global_step)
 
 
 def _new_folder(name: str) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lvlm2p_wrappers import TeacherError, TrainingRun, UsageError, command_line
+from lvlm2p_wrappers.teacher.counters import Counters
 
 FLAGS = {"env_id": "CartPole-v1", "seed": 3, "lam": 0.0, "total_timesteps": 100}
 NOTHING = np.zeros(2)
@@ -83,6 +84,40 @@ def test_a_continued_run_has_one_curve_and_one_count():
         run.log({}, lam=0.0)
     assert [row["global_step"] for row in rows_of(run)] == ["2", "4", "6"]
     assert run.summary["episodes"] == 6
+
+
+class Paid:
+    """What stands in for a teacher: it has made some calls."""
+
+    model, store_path = "openai/gpt-4o-mini", "none"
+    counters = Counters()
+
+
+def test_a_continued_run_has_spent_what_its_killed_process_had_spent_after_its_checkpoint():
+    """A resumed run had its whole budget anew."""
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS, teacher=Paid())
+        state = run.state()
+        Paid.counters = Counters(calls=9, cost_usd=0.5, charged_usd=0.5)
+        run.step(NOTHING, {})
+        run.log({}, lam=1.0)
+        at_checkpoint = state["counts"]
+        assert (at_checkpoint["calls"], at_checkpoint["charged_usd"]) == (0, 0)
+    for _ in range(2):  # killed again before it could write another checkpoint
+        with TrainingRun(resume=run.folder) as again:
+            assert again.spent(state) == {"spent_usd": 0.5, "spent_calls": 9}
+            again.begin("algo", FLAGS, teacher=Paid(), state=state)
+            state = again.state()
+    assert again.summary["teacher"]["calls"] == 9
+
+
+def test_a_call_of_unknown_outcome_is_spent_too():
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS, teacher=Paid())
+        Paid.counters = Counters(calls=Paid.counters.calls + 1, charged_usd=Paid.counters.charged_usd + 0.25)
+        state = run.state()
+    with TrainingRun(resume=run.folder) as again:
+        assert again.spent(state) == {"spent_usd": 0.25, "spent_calls": 1}
 
 
 def test_a_folder_to_continue_in_must_be_there():

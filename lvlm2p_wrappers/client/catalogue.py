@@ -39,9 +39,12 @@ def recognise(model: str) -> str:
     try:
         name, provider, *_ = litellm.get_llm_provider(model)
     except litellm.exceptions.BadRequestError:
-        raise unknown(model) from None
+        name, provider = "", ""
     if not name:
-        raise unknown(model)
+        raise ModelError(
+            f"{model!r} names no provider that LiteLLM knows. "
+            f"A model string is provider/model, such as {', '.join(PROVIDERS)} or embedded/minigrid-planner."
+        )
     if provider == "vertex_ai" and "/" not in model:
         raise ModelError(f"{model!r} means Google's Vertex AI to LiteLLM; write 'gemini/{model}' for the Gemini API")
     return str(provider)
@@ -80,14 +83,6 @@ def gone(model: str, said: str) -> ModelError:
     )
 
 
-def unknown(model: str) -> ModelError:
-    """The error for a model string whose provider LiteLLM does not know."""
-    return ModelError(
-        f"{model!r} names no provider that LiteLLM knows. "
-        f"A model string is provider/model, such as {', '.join(PROVIDERS)} or embedded/minigrid-planner."
-    )
-
-
 def key_names(model: str) -> str:
     """The environment variables that may hold a model's key, as far as they are known."""
     if names := KEYS.get(recognise(model)):
@@ -104,16 +99,9 @@ def suggestions(model: str, count: int = 5) -> list[str]:
     current: dict[str, float] = {}
     for name, entry in load_litellm().model_cost.items():
         full = name if "/" in name else f"{entry.get('litellm_provider')}/{name}"
-        usable = (
-            entry.get("mode") == "chat"
-            and entry.get("supports_vision")
-            and (entry.get("deprecation_date") or "9999") > today
-        )
-        if (
-            usable
-            and full.startswith(f"{provider}/")
-            and not any(word in full for word in ("preview", "exp", "audio", "image", "live"))
-        ):
+        serves = entry.get("mode") == "chat" and entry.get("supports_vision") and full.startswith(f"{provider}/")
+        special = any(word in full for word in ("preview", "exp", "audio", "image", "live"))
+        if serves and not special and (entry.get("deprecation_date") or "9999") > today:
             current[full] = float(entry.get("input_cost_per_token") or 0.0)
     alike = difflib.get_close_matches(model, current, n=count - 2, cutoff=0.6)
     # A price of 0 means that it is not known.

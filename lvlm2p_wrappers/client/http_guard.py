@@ -4,77 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from lvlm2p_wrappers.client.provider_errors import MOST_BYTES, OversizedReplyError, RedirectError
+from lvlm2p_wrappers.client.provider_errors import GuardError
+
+MOST_BYTES = 32 * 2**20
+"""The longest reply that is read, unpacked."""
 
 
+@dataclass
 class _Call:
-    """What was sent during a call; and what was wrong with a reply, which LiteLLM and the providers' clients bury."""
+    """The requests of a call; and why a reply was refused, which LiteLLM and the providers' clients bury."""
 
-    def __init__(self) -> None:
-        self.sent: set[tuple[str, str]] = set()
-        self.error: Exception | None = None
-        self.is_over = False
-
-    def options(self, request: httpx.Request) -> dict[str, Any]:
-        """How a request is to be sent."""
-        address = request.method, str(request.url)
-        if address in self.sent:  # some clients repeat one whose connection was lost: it may be paid for already
-            raise httpx.ConnectError("the connection was refused or lost", request=request)
-        self.sent.add(address)
-        request.headers["Accept-Encoding"] = "gzip"
-        return {"stream": True, "follow_redirects": False}
-
-    def guard(self, response: httpx.Response) -> None:
-        """Refuse a redirect, and limit what will be read."""
-        if response.has_redirect_location:
-            self.error = RedirectError(response.status_code, response.headers["location"])
-            raise self.error
-        response.stream = _Limited(self, response)
-
-
-class _Limited(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A reply's bytes, unpacked."""
-
-    def __init__(self, call: _Call, response: httpx.Response) -> None:
-        self._call, self._stream, self._left = call, response.stream, MOST_BYTES
-        packed = response.headers.pop("content-encoding", "identity").lower()
-        if packed not in ("identity", "gzip"):
-            raise httpx.DecodingError(f"a reply packed with {packed!r} was not asked for")
-        self._unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed == "gzip" else None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return map(self._limited, self._stream)  # type: ignore[arg-type]
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:  # type: ignore[union-attr]
-            yield self._limited(chunk)
-
-    def close(self) -> None:
-        self._stream.close()  # type: ignore[union-attr]
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()  # type: ignore[union-attr]
-
-    def _limited(self, chunk: bytes) -> bytes:
-        try:
-            content = self._unpack.decompress(chunk, self._left + 1) if self._unpack else chunk
-        except zlib.error as error:
-            raise httpx.DecodingError(str(error)) from error
-        self._left -= len(content)
-        if self._left < 0:
-            self._call.error = OversizedReplyError()
-            raise self._call.error
-        return content
+    sent: set[tuple[str, str]] = field(default_factory=set)
+    error: GuardError | None = None
+    is_over: bool = False
 
 
 _call: ContextVar[_Call | None] = ContextVar("call", default=None)
-_send, _send_async = httpx.Client.send, httpx.AsyncClient.send
+_send = httpx.AsyncClient.send
 
 
 @contextlib.contextmanager
@@ -82,8 +35,7 @@ def guarded() -> Iterator[None]:
     """Hold all HTTP requests of the current task to the rules of one call.
 
     Raises:
-        RedirectError: if the provider answers with a redirect, to whatever address.
-        OversizedReplyError: if its reply, unpacked, is longer than ``MOST_BYTES``.
+        GuardError: if the provider answers with a redirect, to whatever address, or with more than ``MOST_BYTES``.
     """
     token = _call.set(call := _Call())
     try:
@@ -97,37 +49,51 @@ def guarded() -> Iterator[None]:
         _call.reset(token)
 
 
-def _guarded_send(
-    self: httpx.Client, request: httpx.Request, *, stream: bool = False, **options: Any
-) -> httpx.Response:
+async def _guarded_send(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
     if (call := _call.get()) is None or call.is_over:
-        return _send(self, request, stream=stream, **options)
-    response = _send(self, request, **options | call.options(request))
+        return await _send(self, request, **options)
+    address = request.method, str(request.url)
+    if address in call.sent:  # some clients repeat one whose connection was lost: it may be paid for already
+        raise httpx.ConnectError("the connection was refused or lost", request=request)
+    call.sent.add(address)
+    request.headers["Accept-Encoding"] = "gzip"
+    response = await _send(self, request, **options | {"stream": True, "follow_redirects": False})
     try:
-        call.guard(response)
-        if not stream:
-            response.read()
-    except BaseException:
-        response.close()
+        return await _whole(response)
+    except GuardError as error:
+        call.error = error
         raise
-    return response
-
-
-async def _guarded_send_async(
-    self: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **options: Any
-) -> httpx.Response:
-    if (call := _call.get()) is None or call.is_over:
-        return await _send_async(self, request, stream=stream, **options)
-    response = await _send_async(self, request, **options | call.options(request))
-    try:
-        call.guard(response)
-        if not stream:
-            await response.aread()
-    except BaseException:
+    finally:
         await response.aclose()
-        raise
-    return response
 
 
 # All of LiteLLM's clients use httpx, and have no setting for all of these rules. Outside of calls nothing changes.
-httpx.Client.send, httpx.AsyncClient.send = _guarded_send, _guarded_send_async  # type: ignore[method-assign]
+httpx.AsyncClient.send = _guarded_send  # type: ignore[method-assign]
+
+
+async def _whole(response: httpx.Response) -> httpx.Response:
+    """The response with its body, unpacked."""
+    headers = response.headers.copy()
+    if response.has_redirect_location:
+        raise GuardError(
+            f"it redirects to {headers['location'][:200]!r}, and no key is sent where it was not meant to go; "
+            "if that address is right, give it as api_base",
+            response.status_code,
+        )
+    packed = headers.pop("content-encoding", "identity").lower()
+    if packed not in ("identity", "gzip"):
+        raise httpx.DecodingError(f"a reply packed with {packed!r} was not asked for")
+    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed == "gzip" else None
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        try:
+            body += unpack.decompress(chunk, MOST_BYTES + 1 - len(body)) if unpack else chunk
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error)) from error
+        if len(body) > MOST_BYTES:
+            raise GuardError(f"the reply is longer than {MOST_BYTES // 2**20} MB")
+    headers.pop("transfer-encoding", None)
+    headers["content-length"] = str(len(body))
+    whole = httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
+    whole.elapsed = response.elapsed
+    return whole

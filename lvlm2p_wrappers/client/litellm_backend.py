@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import hashlib
 import json
 import time
@@ -66,30 +65,27 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     litellm = load_litellm()
     from lvlm2p_wrappers.client.http_guard import guarded
 
-    sampling = dict(request.sampling)
+    sampling: dict[str, Any] = dict(request.sampling)
     if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
         sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
+    if api_base:
+        sampling["api_base"] = api_base
+    schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
     started = time.perf_counter()
-    call = functools.partial(
-        litellm.acompletion,
-        model=request.model,
-        messages=[_wire(message) for message in request.question.messages],
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": request.question.stage, "strict": True, "schema": request.question.schema.json},
-        },
-        timeout=timeout_s,
-        # Retries are ours: LiteLLM's need a package that it does not install, and OpenAI's client makes two in silence.
-        num_retries=0,
-        max_retries=0,
-        drop_params=True,
-        **({"api_base": api_base} if api_base else {}),
-        **sampling,
-    )
     try:
         with guarded():
             async with asyncio.timeout(timeout_s):
-                response = await call()
+                response = await litellm.acompletion(
+                    model=request.model,
+                    messages=[_wire(message) for message in request.question.messages],
+                    response_format={"type": "json_schema", "json_schema": schema},
+                    timeout=timeout_s,
+                    # Retries are ours; LiteLLM's are not made by all of its routes, and OpenAI's client adds two.
+                    num_retries=0,
+                    max_retries=0,
+                    drop_params=True,
+                    **sampling,
+                )
     except litellm.exceptions.ContentPolicyViolationError as error:
         # Some providers have no word for it in a reply: it is one all the same, and was not free.
         words = message_of(error)

@@ -30,26 +30,13 @@ _REFUSED_KEY = re.compile(r"api.?key.{0,4}(not.?valid|invalid|expired)", re.IGNO
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
 _MOST_SECONDS = 120.0
 
-MOST_BYTES = 32 * 2**20
-"""The longest reply that is read, unpacked."""
 
+class GuardError(Exception):
+    """The guard of a call refuses a reply, and the same request would bring another such."""
 
-class RedirectError(Exception):
-    """The provider's answer sends the request elsewhere, and with it the key and the picture."""
-
-    def __init__(self, status_code: int, location: str) -> None:
-        super().__init__(
-            f"it redirects to {location[:200]!r}, and no key is sent where it was not meant to go; "
-            "if that address is right, give it as api_base"
-        )
+    def __init__(self, message: str, status_code: int | None = None) -> None:
+        super().__init__(message)
         self.status_code = status_code
-
-
-class OversizedReplyError(Exception):
-    """The reply does not end within the limit."""
-
-    def __init__(self) -> None:
-        super().__init__(f"the reply is longer than {MOST_BYTES // 2**20} MB")
 
 
 class FailedCallError(Exception):
@@ -92,7 +79,7 @@ def classify(error: Exception, model: str, timeout_s: float) -> FailedCallError:
         return FailedCallError(_users_mistake(status, model, words), status)
     if status == 400 and not headers_of(error):  # nothing was sent: LiteLLM or the embedded teacher cannot work with it
         return FailedCallError(ModelError(f"{model}: the request cannot be made: {words}"), status)
-    retry = status in RETRIED or (status is None and not isinstance(error, OversizedReplyError))
+    retry = status in RETRIED or (status is None and not isinstance(error, GuardError))
     what = {None: "no usable answer came", 200: "the answer could not be read"}.get(status, f"HTTP {status}")
     transport = TransportError(f"{model}: {what}: {words or type(error).__name__}", status=status)
     return FailedCallError(transport, status, retry=retry, wait_s=_asked_wait(error))

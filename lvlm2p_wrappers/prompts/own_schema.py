@@ -50,8 +50,8 @@ class OwnSchema:
             self.json: Any = json.loads(text, parse_constant=no_constant)
             if not isinstance(self.json, dict) or self.json.get("type") != "object":
                 raise ValueError('the reply has to be an object: {"type": "object", ...}')
-            _check_parts(self.json)
             Draft202012Validator.check_schema(self.json)
+            _check_parts(self.json)
         except jsonschema.SchemaError as error:
             raise ValueError(error.message) from None
         except RecursionError:

@@ -32,10 +32,12 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = re.compile(r"(fuse\.)?(nfs\d?|cifs|smb\d?|smbfs|afs|9p|lustre|gpfs|beegfs\w*|ceph\w*|glusterfs|panfs|sshfs)")
 
 _ELSEWHERE = "Name a file that can be written with store= or LVLM2P_STORE, or keep nothing with store=None."
+_DAMAGED = "the file is damaged (`sqlite3 FILE .recover` may save its answers)"
 _CAUSES = {
     "not a database": "it is not an lvlm2p store",
     "no such column": "it is not an lvlm2p store",
-    "malformed": "the file is damaged (`sqlite3 FILE .recover` may save its answers)",
+    "malformed": _DAMAGED,
+    "can't decode": _DAMAGED,
     "is full": "the disk is full",
     "database is locked": f"another process has kept it locked for {BUSY_S:.0f} s",
     "locking protocol": "its file system cannot lock it: put it on a local disk",

@@ -201,7 +201,7 @@ class Store:
         with self._lock:
             try:
                 yield self._connection or self._connect()
-            except (StatementError, OverflowError, UnicodeEncodeError) as problem:  # values that no database can hold
+            except (StatementError, OverflowError, UnicodeError) as problem:  # the driver raises the last two itself
                 raise self.engine.error_for(problem) from problem
 
     def _connect(self) -> Connection:

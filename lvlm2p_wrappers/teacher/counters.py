@@ -23,6 +23,7 @@ class Counters:
         unasked: rows without a label because the budget was spent.
         cost_usd: US dollars, of the calls with a known price.
         unpriced_calls: calls without one.
+        charged_usd: US dollars that the budget was charged, for calls of unknown outcome their reservation.
     """
 
     labels: int = 0
@@ -34,6 +35,7 @@ class Counters:
     unasked: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
+    charged_usd: float = 0.0
 
     def __sub__(self, other: Counters) -> Counters:
         """What was done since another moment.

@@ -269,6 +269,7 @@ class Teacher(AbstractContextManager["Teacher"]):
             bad_replies=self._resolver.bad_replies,
             cost_usd=client.cost_usd,
             unpriced_calls=client.unpriced_calls,
+            charged_usd=client.budget.spent_usd - self._config.spent_usd,
         )
 
     @property

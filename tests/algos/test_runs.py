@@ -273,6 +273,17 @@ def test_a_run_that_another_process_is_at_is_not_resumed(script, monkeypatch, ca
     assert f"process {os.getpid()} is training there; wait until it has ended" in message
 
 
+def test_the_budget_of_a_resumed_run_counts_what_it_has_spent(script, provider):
+    """A resumed run had its whole budget anew."""
+    flags = {"env_id": "MiniGrid-GoToDoor-6x6-v0", "model": "openai/gpt-4o-mini", "store": None}
+    _, run_dir = train(script, checkpoint_every=1, budget_calls=20, **flags)
+    assert len(provider.log) == 20
+    summary = resume(script, run_dir, total_timesteps=256)
+    assert len(provider.log) == summary["teacher"]["calls"] == 20
+    summary = resume(script, run_dir, total_timesteps=384, budget_calls=26)
+    assert len(provider.log) == summary["teacher"]["calls"] == 26
+
+
 # Mistakes
 
 

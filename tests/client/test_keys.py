@@ -1,5 +1,6 @@
 """A key goes to its provider's host and nowhere else: not by redirect, fallback or proxy, nor into anything written."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -9,6 +10,7 @@ import threading
 from dataclasses import replace
 
 import gymnasium as gym
+import httpx
 import pytest
 
 from lvlm2p_wrappers import ModelError, Teacher, TransportError, VectorTeacherWrapper
@@ -141,3 +143,17 @@ def test_no_key_is_in_anything_that_a_run_writes_in_whatever_spelling(
     assert any("html" in name for name in written)
     assert any(f"<{variable}>" in text or "***" in text for text in written.values())
     assert not [(name, spelling) for name, text in written.items() for spelling in spellings if spelling in text]
+
+
+def test_outside_of_calls_httpx_is_as_it_was(provider):
+    provider.faults = lambda _: FAULTS["redirect"]
+    with pytest.raises(TransportError):
+        Teacher(WIRES["openai"].model, store=None).advise(next(views(1)))
+
+    async def ask_ourselves():
+        async with httpx.AsyncClient(follow_redirects=True) as ours:
+            body = {"model": "llava", "messages": []}
+            return [await ours.post(f"{provider.url}/ollama/api/chat", json=body) for _ in range(2)]
+
+    assert [reply.status_code for reply in asyncio.run(ask_ourselves())] == [200, 200]
+    assert [path for path, _, _ in provider.strays] == ["/elsewhere/ollama/api/chat"] * 2

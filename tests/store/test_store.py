@@ -229,6 +229,15 @@ class TestBadPlaces:
             store.get("100")
         assert str(file) in str(caught.value)
 
+    def test_a_damaged_name_of_a_table_is_a_damaged_file(self, file):
+        Store(file).close()
+        raw = file.read_bytes()
+        assert raw.count(b"tableanswersanswers") == 1
+        file.write_bytes(raw.replace(b"tableanswersanswers", b"tableanswer\x80answers"))
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match="damaged"):
+                Store(file, read_only=read_only)
+
     def test_a_read_only_database_is_refused_before_anything_is_paid_for(self, store, monkeypatch):
         store.close()
         monkeypatch.setattr(
