@@ -1,4 +1,4 @@
-"""What the student sees: the whole grid as symbols, centred on the agent and turned so that ahead is up."""
+"""The student's observation: the whole grid as one-hot planes, centred on the agent and rotated so that ahead is up."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class AgentCentredObservation(
         self._mission_planes = np.zeros(0, np.uint8)
 
     def observation(self, observation: Any) -> Planes:  # noqa: ARG002
-        """Draw the planes of the env's present state; the env's own observation, a partial view, is not used."""
+        """Encode the env's present state; the env's own observation, a partial view, is ignored."""
         grid_env, size = self._grid_env, self._size
         # By hand, not by `grid.encode()`, which costs as much as the whole of `env.step`.
         codes = [_code(thing) for thing in grid_env.grid.grid]
@@ -133,7 +133,7 @@ def _planes_of_carried(thing: WorldObj | None) -> Planes:
 
 
 def _planes_of_mission(mission: str) -> Planes:
-    """Encode a mission: its first mentioned object, its other mentioned objects, and its telling words."""
+    """Encode a mission: the first object it mentions, the others together, and the words that tell tasks apart."""
     slots = np.zeros((2, len(_MENTIONED) + len(_COLOURS)), np.uint8)
     for place, (colour, kind) in enumerate(_MENTION.findall(mission)):
         slot = slots[min(place, 1)]
@@ -141,6 +141,6 @@ def _planes_of_mission(mission: str) -> Planes:
             slot[_MENTIONED.index(kind)] = 1
         if colour:
             slot[len(_MENTIONED) + _COLOURS.index(colour)] = 1
-    said = set(re.findall(r"\w+", mission))
-    words = np.array([word in said for word in _WORDS], np.uint8)
+    used = set(re.findall(r"\w+", mission))
+    words = np.array([word in used for word in _WORDS], np.uint8)
     return np.concatenate([slots.ravel(), words])

@@ -13,7 +13,7 @@ class _Reply(BaseModel):
 
 
 class Cell(_Reply):
-    """A thing and where it is; row and column as printed beside the picture."""
+    """An object and its cell; row and column as printed beside the picture."""
 
     what: str
     row: int
@@ -21,7 +21,7 @@ class Cell(_Reply):
 
 
 class GridAnalysis(_Reply):
-    """Stage 1 on a grid: what is where, and which way the agent faces."""
+    """Stage 1 on a grid: the objects, their cells and the agent's pose."""
 
     agent_row: int
     agent_column: int
@@ -34,17 +34,17 @@ class GridAnalysis(_Reply):
 
 
 class SummaryAnalysis(_Reply):
-    """Stage 1 on any other picture: what can be seen that matters for the next action, in words."""
+    """Stage 1 on any other picture: a summary in words."""
 
     summary: str
 
 
 ANALYSES: dict[str, type[BaseModel]] = {"grid": GridAnalysis, "summary": SummaryAnalysis}
-"""The forms of the first stage that a prompt set can name."""
+"""The forms of the first stage's reply that a prompt set can name."""
 
 
 def analysis_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a first stage in the one shape that every provider takes: inlined, all required."""
+    """The JSON schema of a first stage in the shape that every provider accepts: inlined, all required."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

@@ -55,18 +55,12 @@ def _tiles() -> Iterator[_Tile]:
 
 def _draw(tile: _Tile) -> bytes:
     """The pixels of a tile as MiniGrid renders it."""
+    from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
     from minigrid.core.grid import Grid
-    from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
+    from minigrid.core.world_object import WorldObj
 
-    thing = tile.thing
-    if thing is None:
-        drawn = None
-    elif thing.kind == "door":
-        drawn = Door(thing.color, is_open=thing.state == "open", is_locked=thing.state == "locked")
-    elif thing.kind in ("ball", "key", "box", "floor"):
-        drawn = {"ball": Ball, "key": Key, "box": Box, "floor": Floor}[thing.kind](thing.color)
-    else:
-        drawn = {"wall": Wall, "goal": Goal, "lava": Lava}[thing.kind]()
+    kind, color, state = tile.thing or ("empty", "", "")
+    drawn = WorldObj.decode(OBJECT_TO_IDX[kind], COLOR_TO_IDX[color or "grey"], STATE_TO_IDX[state or "open"])
     pixels = Grid.render_tile(drawn, agent_dir=tile.heading, tile_size=TILE)
     return np.asarray(pixels).astype(np.uint8).tobytes()
 

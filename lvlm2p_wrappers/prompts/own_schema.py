@@ -24,6 +24,9 @@ from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.prompts.sandbox import LimitError, Steps
 from lvlm2p_wrappers.replies import find_json, no_constant
 
+MOST_CHARACTERS = 16_000
+"""How long a schema may be: checking that it is one takes up to a second then."""
+
 MOST_PARTS = 10_000
 """How many parts a schema may have when every reference is replaced by what it refers to."""
 
@@ -46,6 +49,8 @@ class OwnSchema:
     """
 
     def __init__(self, text: str) -> None:
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f"it has more than {MOST_CHARACTERS:,} characters")
         try:
             self.json: Any = json.loads(text, parse_constant=no_constant)
             if not isinstance(self.json, dict) or self.json.get("type") != "object":
@@ -53,7 +58,7 @@ class OwnSchema:
             Draft202012Validator.check_schema(self.json)
             _check_parts(self.json)
         except jsonschema.SchemaError as error:
-            raise ValueError(error.message) from None
+            raise ValueError(error.message[:1000]) from None
         except RecursionError:
             raise ValueError("it is nested too deep, or refers to itself") from None
 

@@ -144,6 +144,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._steps.spend(_OPERATION)
         return super().join_path(template, parent)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Refuse private attributes, changes of lists and tables, and encodings, some of which take quadratic time."""
+        return super().is_safe_attribute(obj, attr, value) and attr not in {"encode", "decode"}
+
     def wrap_str_format(self, value: Any) -> Any:
         """Refuse ``str.format``, whose widths make much of little."""
         if super().wrap_str_format(value) is not None:

@@ -66,6 +66,7 @@ ENDLESS = {
     "an indented table": "{{ {'a': 1} | tojson(indent=10**9) }}",
     "many slices": "{{ [1] | slice(10**9) | list }}",
     "a filled batch": "{{ [1] | batch(10**9, 'x') | list }}",
+    "an encoding in quadratic time": "{% set a = '" + "é" * 90_000 + "'.encode('punycode') %}",
     "a large power": "{{ 9**9**9 }}",
     "powers in a loop": "{% set n = namespace(x=9) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
     "a precise rounding": "{{ 5 | round(-(10**9)) }}",
@@ -77,7 +78,7 @@ ENDLESS = {
     "deep brackets": "{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}",
     "a template that is too long": "{{ a }}" * 30_000,
 }  # fmt: skip
-LIMITS = "a million steps|is for numbers|too large a number|three digits|not the method|passed on|recursion"
+LIMITS = "a million steps|is for numbers|too large a number|three digits|not the method|passed on|recursion|unsafe"
 
 
 @pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
@@ -314,10 +315,12 @@ def doubling(depth):
         (schema(a={"pattern": r"(\w{99}){99}"}), "cannot be used: Compiled regex exceeds size limit"),
         (schema(a={"pattern": "a" * 201}), r"the pattern aaa.* has more than 200 characters"),
         (schema() | {"patternProperties": {"^(a+)+$": {}}}, "patternProperties is not supported"),
+        (schema() | {"allOf": [{"type": [{"a": n} for n in range(9999)]}]}, "it has more than 16,000 characters"),
+        (schema(a={"$ref": 5, "items": None}), "5 is not of type 'string'|None is not of type"),
         (schema() | {"$id": "http://example.org/"}, r"\$id is not supported"),
         ('{"type": "object", "minProperties": NaN}', "NaN is not a number that JSON knows"),
         ('{"type": "object", "minProperties": 1e999}', "minProperties|inf"),
-        ('{"type": "object", "not": ' + '{"not": ' * 9999, "nested too deep"),
+        ('{"type": "object", "not": ' + '{"not": ' * 1500 + "{}" + "}" * 1501, "nested too deep"),
         ("[]", "the reply has to be an object"),
         ("{", "Expecting property name"),
     ],
@@ -340,8 +343,8 @@ def test_a_pattern_takes_time_in_proportion_to_the_reply():
 
 
 def test_a_reply_that_takes_too_long_to_check_is_a_bad_reply():
-    alternatives = [{"type": "array", "items": {"enum": [str(n) for n in range(90)]}} for _ in range(90)]
-    own = OwnSchema(json.dumps(schema(a={"anyOf": alternatives})))
+    parts = {"$defs": {"numbers": {"type": "array", "items": {"enum": [str(n) for n in range(90)]}}}}
+    own = OwnSchema(json.dumps(schema(a={"anyOf": [{"$ref": "#/$defs/numbers"}] * 90}) | parts))
     assert own.read('{"a": ["1", "2"]}')
     began = time.thread_time()
     with pytest.raises(BadReplyError, match="takes too long to check"):
