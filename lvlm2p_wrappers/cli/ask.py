@@ -43,7 +43,7 @@ class Ask(Snapshot):
 
     def run(self) -> None:
         """See ``Command``."""
-        teacher = self.teacher(self.model, budget_usd=self.budget_usd)
+        teacher = self.teacher(self.model)
         view = self.view(teacher)
         started, problem, advice = time.time(), None, None
         try:

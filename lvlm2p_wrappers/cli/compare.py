@@ -10,8 +10,8 @@ from typing import Annotated, NamedTuple
 from tyro.conf import Positional, UseAppendAction, arg
 
 from lvlm2p_wrappers.cli.arguments import optional
-from lvlm2p_wrappers.cli.environments import in_silence, make
-from lvlm2p_wrappers.cli.evaluate import LabellingFlags, check_env, progress
+from lvlm2p_wrappers.cli.environments import in_silence, info_of, make
+from lvlm2p_wrappers.cli.evaluate import LabellingFlags, progress
 from lvlm2p_wrappers.cli.printing import say, say_json, say_table
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import ModelError, UsageError
@@ -59,7 +59,7 @@ class Compare(LabellingFlags):
             raise UsageError("say with --env which environment's states to label")
         sides = [self._side(text) for text in (self.first, self.second)]
         for env_id in self.env:
-            check_env(env_id)
+            info_of(env_id)
         left = replace(self)  # its budget shrinks as it is spent
         with in_silence(), progress() as told:
             found = {env_id: left._compare(env_id, sides, told) for env_id in dict.fromkeys(self.env)}
@@ -99,7 +99,7 @@ class Compare(LabellingFlags):
         return [row for row in differences(first, second) if row.first is not None or row.other is not None]
 
     def _label(self, side: Side, task: str, states: list[State], told: Progress) -> list[Label]:
-        teacher = self.labelling_teacher(side.model, side.prompts)
+        teacher = self.teacher(side.model, prompts=side.prompts)
         labels: list[Label] = []
         try:
             for label in label_states(teacher, states, width=self.concurrency):

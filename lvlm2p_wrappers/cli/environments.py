@@ -1,22 +1,27 @@
-"""Making an environment from the id that a user typed, and running it in silence."""
+"""Environments from ids that a user typed: made, run in silence, walked through at random."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import gymnasium as gym
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.records import EnvInfo, View
+from lvlm2p_wrappers.views import viewer
 
 
 def make(env_id: str) -> gym.Env[Any, Any]:
-    """Make an environment that gives pictures.
+    """Make an environment that gives pictures, and reset it once.
 
     Args:
-        env_id: what the user typed: an id, with the module that registers it in front where needed,
-            ``"my_envs:Maze-v0"``. The module is imported: what somebody types himself is his word.
+        env_id: an id, with the module that registers it in front where needed, ``"my_envs:Maze-v0"``. The module is
+            imported: what somebody types himself is his word.
 
     Raises:
         UsageError: if there is no such environment, or it cannot be made here.
@@ -26,13 +31,57 @@ def make(env_id: str) -> gym.Env[Any, Any]:
         raise UsageError(f"{env_id!r} names no environment: write ENV_ID, or MODULE:ENV_ID")
     try:
         # Whether an environment keeps to Gymnasium's rules is not what the user asks here.
-        return gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+        env = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)
     except (gym.error.Error, ImportError, ValueError) as error:
         raise UsageError(f"{env_id} cannot be made: {error}") from None
     except TypeError as error:
         raise UsageError(f"{env_id} cannot be made with render_mode='rgb_array': {error}") from None
+    try:
+        env.reset(seed=0)
+    except OSError as error:  # its files are missing, say
+        raise UsageError(f"{env_id} cannot be reset: {error}") from None
+    return env
+
+
+def info_of(env_id: str) -> EnvInfo:
+    """What all views of an environment have in common.
+
+    Raises:
+        UsageError: if it cannot be made, or no teacher can be asked about it.
+    """
+    with in_silence(), contextlib.closing(make(env_id)) as env:
+        return viewer(env).env_info
 
 
 def in_silence() -> contextlib.AbstractContextManager[Any]:
     """Keep what environments print (BabyAI tells of every layout it rejects) out of a command's output."""
     return contextlib.redirect_stdout(io.StringIO())
+
+
+def walk(env: gym.Env[Any, Any], seed: int, history: int) -> Iterator[tuple[Hashable, bool, Callable[[], View]]]:
+    """The views of a random policy, without an end: where an episode ends, the next one begins.
+
+    Args:
+        env: the environment.
+        seed: of its first reset, and of the policy.
+        history: how many of the last actions belong to a view.
+
+    Yields:
+        What tells the view from others, whether it is new in its episode, and a function that draws it.
+    """
+    look, last, in_episode = viewer(env), deque[str](maxlen=history), set[Hashable]()
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    while True:
+        view = functools.cache(functools.partial(look.view, tuple(last)))
+        state = look.key()
+        key = (view().key() if state is None else state, tuple(last))
+        yield key, key not in in_episode, view
+        in_episode.add(key)
+        action = env.action_space.sample()
+        _, _, terminated, truncated, _ = env.step(action)
+        last.append(look.env_info.actions[int(action) - int(env.action_space.start)])  # type: ignore[attr-defined]
+        if terminated or truncated:
+            env.reset()
+            last.clear()
+            in_episode.clear()

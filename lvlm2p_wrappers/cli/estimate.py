@@ -10,20 +10,20 @@ Every distinct view is paid for once. A random policy acts for a while, and the 
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 from tyro.conf import arg
 
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.cli.arguments import Concurrency, EnvId, Model, Positive, Whole, optional, whole_from_1
-from lvlm2p_wrappers.cli.environments import in_silence, make
+from lvlm2p_wrappers.cli.environments import in_silence, make, walk
 from lvlm2p_wrappers.cli.printing import console, say, say_json, say_table
 from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
 from lvlm2p_wrappers.client import catalogue, pricing
@@ -33,38 +33,24 @@ from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.units import duration, money
 from lvlm2p_wrappers.views import viewer
 
+Range: TypeAlias = NDArray[np.float64]
+"""The low and the high end of an estimate, shape (2,)."""
+
 FRAMES = {True: 10_000, False: 2_000}
 """Frames of the rollout at most, where views are told apart by the state and where each has to be drawn."""
 
+# Rules of thumb, for calls that nobody has made yet.
+CHARACTERS_A_TOKEN = np.array([4.2, 3.3])  # the bundled prompts have 3.5 to 4.1 in GPT-4o's tokenizer
+PICTURE_TOKENS = np.array([85.0, 1200.0])  # what most providers bill for a picture of a few hundred pixels
+REPLY_TOKENS = np.array([80.0, 300.0])  # without thoughts
+LATENCY_S = np.array([1.0, 3.0])
+RULE_OF_THUMB = (
+    "a rule of thumb, 3.3 to 4.2 characters a token, 85 to 1,200 tokens a picture (gpt-4o-mini bills 8,500), "
+    "80 to 300 a reply"
+)
+
 _LOGGED_CALLS = 500  # how many of the last calls tell what was billed
 _SAMPLES = 16  # views at most whose messages are rendered to count their characters
-
-
-@dataclass(frozen=True)
-class Range:
-    """An estimate: it is likely to be between these."""
-
-    low: float
-    high: float
-
-    def __add__(self, other: Range) -> Range:
-        return Range(self.low + other.low, self.high + other.high)
-
-    def __mul__(self, other: Range | float) -> Range:
-        low, high = (other.low, other.high) if isinstance(other, Range) else (other, other)
-        return Range(self.low * low, self.high * high)
-
-
-# Rules of thumb, for calls that nobody has made yet.
-CHARACTERS_A_TOKEN = Range(4.2, 3.3)  # the bundled prompts have 3.5 to 4.1 in GPT-4o's tokenizer
-PICTURE_TOKENS = Range(85, 1200)  # what most providers bill for a picture of a few hundred pixels
-REPLY_TOKENS = Range(80, 300)  # without thoughts
-LATENCY_S = Range(1, 3)
-RULE_OF_THUMB = (
-    f"a rule of thumb, {CHARACTERS_A_TOKEN.high} to {CHARACTERS_A_TOKEN.low} characters a token, {PICTURE_TOKENS.low} "
-    f"to {PICTURE_TOKENS.high:,} tokens a picture (gpt-4o-mini bills 8,500), {REPLY_TOKENS.low} to "
-    f"{REPLY_TOKENS.high} a reply"
-)
 
 
 @dataclass
@@ -91,32 +77,27 @@ class Rollout:
         """The distinct views of a run of so many frames; with ``unpaid`` only those that the store cannot answer."""
         views = [frame for frame in self.views if not (unpaid and frame in self.stored)]
         probability = sum(frame >= self.frames / 2 for frame in views) / max(1, self.late_firsts)
-        return Range(len(views), round(len(views) + probability * (frames - self.firsts)))
+        return np.array([len(views), round(len(views) + probability * (frames - self.firsts))], np.float64)
 
 
 def roll_out(
-    env: gym.Env[Any, Any],
-    frames: Sequence[int],
-    *,
-    seed: int,
-    history: int,
-    is_stored: Callable[[View], bool] = lambda _: False,
+    env: gym.Env[Any, Any], frames: int, *, seed: int, history: int, is_stored: Callable[[View], bool] = lambda _: False
 ) -> Rollout:
     """Act at random.
 
     Args:
         env: the environment.
-        frames: the numbers of the frames, from 0 on.
+        frames: for how many observations.
         seed: of the environment and of the policy.
         history: how many of the last actions belong to a view.
         is_stored: whether the store can answer a view.
     """
     screen = console(stderr=True)
-    watched = track(frames, "Looking at it", console=screen, transient=True, disable=not screen.is_terminal)
-    found, seen = Rollout(len(frames)), set[Hashable]()
-    for frame, (key, is_first, view) in zip(watched, _walk(env, seed, history), strict=False):
+    watched = track(range(frames), "Looking at it", console=screen, transient=True, disable=not screen.is_terminal)
+    found, seen = Rollout(frames), set[Hashable]()
+    for frame, (key, is_first, view) in zip(watched, walk(env, seed, history), strict=False):
         found.firsts += is_first
-        found.late_firsts += is_first and frame >= len(frames) / 2
+        found.late_firsts += is_first and frame >= frames / 2
         if key in seen:
             continue
         seen.add(key)
@@ -126,26 +107,6 @@ def roll_out(
         if len(found.views).bit_count() == 1 and len(found.samples) < _SAMPLES:  # views 1, 2, 4, 8, ...
             found.samples.append(view())
     return found
-
-
-def _walk(env: gym.Env[Any, Any], seed: int, history: int) -> Iterator[tuple[Hashable, bool, Callable[[], View]]]:
-    """The views of a random policy: what tells each from others, whether it is new in its episode, the view itself."""
-    look, last, in_episode = viewer(env), deque[str](maxlen=history), set[Hashable]()
-    env.action_space.seed(seed)
-    env.reset(seed=seed)
-    while True:
-        view = functools.cache(functools.partial(look.view, tuple(last)))
-        state = look.key()
-        key = ((view().picture.digest, view().mission, view().carrying) if state is None else state, tuple(last))
-        yield key, key not in in_episode, view
-        in_episode.add(key)
-        action = env.action_space.sample()
-        _, _, terminated, truncated, _ = env.step(action)
-        last.append(look.env_info.actions[int(action) - int(env.action_space.start)])  # type: ignore[attr-defined]
-        if terminated or truncated:
-            env.reset()
-            last.clear()
-            in_episode.clear()
 
 
 class CallTokens(NamedTuple):
@@ -158,13 +119,13 @@ class CallTokens(NamedTuple):
 
 def tokens_of(questions: Sequence[Question]) -> CallTokens:
     """What a call takes by rules of thumb, on average over some questions of one stage."""
-    total = Range(0, 0)
+    total = np.zeros(2)
     for question in questions:
         text = sum(len(message.text) for message in question.messages)
-        with_schema = text + len(question.schema.text)  # some providers bill it, too
-        total += Range(text / CHARACTERS_A_TOKEN.low, with_schema / CHARACTERS_A_TOKEN.high)
+        # Some providers bill the schema of the reply, too.
+        total += np.array([text, text + len(question.schema.text)]) / CHARACTERS_A_TOKEN
         total += PICTURE_TOKENS * sum(message.picture is not None for message in question.messages)
-    return CallTokens(total * (1 / len(questions)), REPLY_TOKENS, RULE_OF_THUMB)
+    return CallTokens(total / len(questions), REPLY_TOKENS, RULE_OF_THUMB)
 
 
 def _billed(teacher: Teacher, env_id: str) -> dict[Stage, CallTokens]:
@@ -176,37 +137,23 @@ def _billed(teacher: Teacher, env_id: str) -> dict[Stage, CallTokens]:
             counts.setdefault(call.stage, []).append((call.prompt_tokens, call.completion_tokens or 0))
     found: dict[Stage, CallTokens] = {}
     for stage, pairs in counts.items():
-        sent, received = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+        sent, received = np.mean(pairs, axis=0)
         source = f"as billed for {len(pairs)} calls in the store"
-        found[stage] = CallTokens(Range(sent, sent), Range(received, received), source)
+        found[stage] = CallTokens(np.full(2, sent), np.full(2, received), source)
     return found
 
 
 def _tokens(teacher: Teacher, views: Sequence[View]) -> dict[Stage, CallTokens]:
     """What a call of each stage takes; a text of its length stands for the first stage's answer."""
     prompts = teacher.prompts(views[0].env_info)
-    analysis = "four" * int((REPLY_TOKENS.low + REPLY_TOKENS.high) / 2) if prompts.options.stages == 2 else ""
     found: dict[Stage, CallTokens] = {}
-    if analysis:
+    analysis = ""
+    if prompts.options.stages == 2:
         found["analysis"] = tokens_of([prompts.analysis(view) for view in views])
+        analysis = "four" * int(REPLY_TOKENS.mean())
     found["action"] = tokens_of([prompts.action(view, analysis) for view in views])
     billed = _billed(teacher, views[0].env_id)
     return {stage: billed.get(stage, tokens) for stage, tokens in found.items()}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run may cost. Token counts are of all calls; ``usd`` is None where LiteLLM has no price for the model."""
-
-    distinct_views: Range
-    new_views: Range
-    calls: Range
-    prompt_tokens: Range
-    reply_tokens: Range
-    usd: Range | None
-    usd_at_most: float | None
-    seconds: Range
-    tokens_from: dict[Stage, str]
 
 
 @dataclass(kw_only=True)
@@ -240,31 +187,37 @@ class Estimate(TeacherFlags):
         tokens = _tokens(teacher, rollout.samples)
         new = rollout.distinct_views(self.total_timesteps, unpaid=True)
         calls = new * len(tokens)
-        sent, received = Range(0, 0), Range(0, 0)
-        for call in tokens.values():
-            sent, received = sent + new * call.prompt, received + new * call.reply
-        usd, at_most = None, None
+        cost: dict[str, Range] = {
+            "distinct_views": rollout.distinct_views(self.total_timesteps),
+            "new_views": new,
+            "calls": calls,
+            "prompt_tokens": new * np.sum([call.prompt for call in tokens.values()], axis=0),
+            "reply_tokens": new * np.sum([call.reply for call in tokens.values()], axis=0),
+            "seconds": calls * LATENCY_S / self.concurrency,
+        }
+        at_most = None
         if (prices := pricing.rates(self.model)) is not None:
-            usd = sent * prices[0] + received * prices[1]
+            cost["usd"] = cost["prompt_tokens"] * prices[0] + cost["reply_tokens"] * prices[1]
             max_tokens = teacher.prompts(rollout.samples[0].env_info).options.sampling.max_tokens
-            at_most = sent.high * prices[0] + calls.high * max_tokens * prices[1]
-        cost = Cost(
-            distinct_views=rollout.distinct_views(self.total_timesteps),
-            new_views=new,
-            calls=calls,
-            prompt_tokens=sent,
-            reply_tokens=received,
-            usd=usd,
-            usd_at_most=at_most,
-            seconds=calls * LATENCY_S * (1 / self.concurrency),
-            tokens_from={stage: call.source for stage, call in tokens.items()},
-        )
+            at_most = float(cost["prompt_tokens"][1] * prices[0] + calls[1] * max_tokens * prices[1])
+        sources = {stage: call.source for stage, call in tokens.items()}
         if self.json:
             told = {name: getattr(self, name) for name in ("env_id", "model", "total_timesteps", "concurrency")}
-            measured = {"frames": rollout.frames, "views": len(rollout.views), "stored": len(rollout.stored)}
-            say_json({**told, "measured": measured, **asdict(cost)})
-        else:
-            self._print(rollout, cost)
+            told["measured"] = {"frames": rollout.frames, "views": len(rollout.views), "stored": len(rollout.stored)}
+            ranges = {name: {"low": float(ends[0]), "high": float(ends[1])} for name, ends in cost.items()}
+            say_json({**told, "usd": None, **ranges, "usd_at_most": at_most, "tokens_from": sources})
+            return
+        say(f"{self.env_id}, {self.total_timesteps:,} frames, {self.model}", style="bold")
+        say_table([_row(name, *ends) for name, ends in cost.items()], header=("", "low", "high"), numbers=(1, 2))
+        say(f"- A random policy saw {len(rollout.views):,} distinct views in {rollout.frames:,} frames.")
+        for source in dict.fromkeys(sources.values()):
+            say(f"- Tokens, {' and '.join(stage for stage in sources if sources[stage] == source)}: {source}.")
+        say(f"- Time: 1 to 3 s a call, {self.concurrency} in flight. Retries and repairs come on top.")
+        if at_most is None:
+            free = "it may be free, as one of your own server is, or not."
+            say(f"- LiteLLM has no price for this model: {catalogue.retired(self.model) or free}")
+        elif at_most:
+            say(f"- A model that thinks bills its thoughts: {money(at_most)} if each reply filled max_tokens.")
 
     def _roll_out(self, teacher: Teacher, *, look_up: bool) -> Rollout:
         env = make(self.env_id)
@@ -277,36 +230,16 @@ class Estimate(TeacherFlags):
             return len(held) == prompts.options.stages and all(exchange.answer is not None for exchange in held)
 
         env.reset(seed=self.seed)
-        frames = range(min(self.total_timesteps, self.frames or FRAMES[look.key() is not None]))
+        frames = min(self.total_timesteps, self.frames or FRAMES[look.key() is not None])
         rollout = roll_out(env, frames, seed=self.seed, history=prompts.options.history, is_stored=is_stored)
         env.close()
         return rollout
 
-    def _print(self, rollout: Rollout, cost: Cost) -> None:
-        say(f"{self.env_id}, {self.total_timesteps:,} frames, {self.model}", style="bold")
-        usd, seconds = cost.usd, cost.seconds
-        rows = [
-            _row("distinct views", cost.distinct_views),
-            _row("  not in the store", cost.new_views),
-            _row(f"calls ({len(cost.tokens_from)} a view)", cost.calls),
-            _row("prompt tokens", cost.prompt_tokens),
-            _row("reply tokens", cost.reply_tokens),
-            ("US dollars", *((money(usd.low), money(usd.high)) if usd else ("unpriced", "unpriced"))),
-            (f"time, {self.concurrency} calls in flight", duration(seconds.low), duration(seconds.high)),
-        ]
-        say_table(rows, header=("", "low", "high"), numbers=(1, 2))
-        say(f"- A random policy saw {len(rollout.views):,} distinct views in {rollout.frames:,} frames.")
-        for source in dict.fromkeys(cost.tokens_from.values()):
-            stages = " and ".join(stage for stage in cost.tokens_from if cost.tokens_from[stage] == source)
-            say(f"- Tokens, {stages}: {source}.")
-        say(f"- Time: {LATENCY_S.low} to {LATENCY_S.high} s a call. Retries and repairs come on top.")
-        if usd is None:
-            free = "it may be free, as one of your own server is, or not."
-            say(f"- LiteLLM has no price for this model: {catalogue.retired(self.model) or free}")
-        elif cost.usd_at_most:
-            say(f"- A model that thinks bills its thoughts: {money(cost.usd_at_most)} if each reply filled max_tokens.")
 
-
-def _row(name: str, numbers: Range) -> tuple[str, str, str]:
-    """A row of the table, to three digits: more would look like knowledge."""
-    return name, f"{float(f'{numbers.low:.3g}'):,.0f}", f"{float(f'{numbers.high:.3g}'):,.0f}"
+def _row(name: str, low: float, high: float) -> tuple[str, str, str]:
+    if name == "usd":
+        return "US dollars", money(low), money(high)
+    if name == "seconds":
+        return "time", duration(low), duration(high)
+    title = "  not in the store" if name == "new_views" else name.replace("_", " ")
+    return title, f"{float(f'{low:.3g}'):,.0f}", f"{float(f'{high:.3g}'):,.0f}"  # more digits would look like knowledge

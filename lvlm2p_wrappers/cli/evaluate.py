@@ -23,17 +23,16 @@ from lvlm2p_wrappers.cli.arguments import (
     Whole,
     optional,
 )
-from lvlm2p_wrappers.cli.environments import in_silence, make
+from lvlm2p_wrappers.cli.environments import in_silence, info_of, make
 from lvlm2p_wrappers.cli.estimate import roll_out
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json, say_table
 from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
-from lvlm2p_wrappers.errors import TeacherError, UsageError
+from lvlm2p_wrappers.errors import TeacherError
 from lvlm2p_wrappers.evaluation import RUN_FRAMES, EvaluationFolder, compute_metrics
 from lvlm2p_wrappers.evaluation import run as evaluation_run
-from lvlm2p_wrappers.records import EnvInfo, EvaluationArguments, Metrics, Rate
+from lvlm2p_wrappers.records import EvaluationArguments, Metrics, Rate
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.units import count, duration, money
-from lvlm2p_wrappers.views import viewer
 
 _NAMES = {
     "pose": "cell and heading",
@@ -57,15 +56,6 @@ class LabellingFlags(TeacherFlags):
     budget_usd: BudgetUsd = None
     budget_calls: BudgetCalls = None
     offline: Switch = False  # answer from the store alone
-
-    def labelling_teacher(self, model: str, prompts: str | None) -> Teacher:
-        """The teacher that the flags describe.
-
-        Raises:
-            UsageError: if the model string or a value cannot work.
-        """
-        names = ("concurrency", "budget_usd", "budget_calls", "offline")
-        return self.teacher(model, prompts=prompts, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(kw_only=True)
@@ -97,8 +87,8 @@ class Evaluate(LabellingFlags):
 
     def run(self) -> None:
         """See ``Command``."""
-        teacher = self.labelling_teacher(self.model, self.prompts)
-        env_info = check_env(self.env_id)
+        teacher = self.teacher(self.model)
+        env_info = info_of(self.env_id)
         teacher.resume()
         arguments = EvaluationArguments(
             env_id=env_info.env_id,
@@ -132,23 +122,6 @@ class Evaluate(LabellingFlags):
             raise missing
 
 
-def check_env(env_id: str) -> EnvInfo:
-    """What is known of an environment, which can be made and reset.
-
-    Raises:
-        UsageError: if it cannot.
-    """
-    with in_silence():
-        env = make(env_id)
-        env_info = viewer(env).env_info
-        try:
-            env.reset(seed=0)
-        except OSError as error:  # its files are missing, say
-            raise UsageError(f"{env_id} cannot be reset: {error}") from None
-        env.close()
-    return env_info
-
-
 def default_folder(env_id: str, model: str, prompts: str | None) -> Path:
     """Where an evaluation is kept unless the user says where."""
     names = [env_id, model, *([Path(prompts).resolve().name] if prompts else [])]
@@ -177,10 +150,10 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
     if not each:
         return None if each is None else 0.0
     env = make(env_id)
-    history = teacher.prompts(viewer(env).env_info).options.history
-    rollout = roll_out(env, range(_ROLLOUT), seed=folder.arguments.seed, history=history)
+    history = teacher.prompts(info_of(env_id)).options.history
+    rollout = roll_out(env, _ROLLOUT, seed=folder.arguments.seed, history=history)
     env.close()
-    return rollout.distinct_views(RUN_FRAMES).high
+    return float(rollout.distinct_views(RUN_FRAMES)[1])
 
 
 # --- for people ---

@@ -29,26 +29,17 @@ WIDTH_OF_A_FILE = 160
 
 
 class Group(NamedTuple):
-    """Commands under one name; ``about`` stands above their list, and its first line beside the name."""
+    """Commands under one name, and what stands below their list; its first line stands beside the name."""
 
-    about: str
     commands: Mapping[str, type[Command] | Group]
-    more: str = ""
+    about: str
 
 
 STORE = Group(
-    "Look into the store of answers and calls, share it, prune it.\n\n"
-    "The store keeps every answer, so that none is paid for twice, and logs every call.",
     {"stats": Stats, "list": List, "show": Show, "export": Export, "import": Import, "prune": Prune},
+    "Look into the store of answers and calls, share it, prune it.",
 )
 LVLM2P = Group(
-    """Large vision-language models as teachers for small reinforcement-learning agents.
-
-A LiteLLM model string names a teacher, such as gemini/gemini-2.5-flash-lite;
-its key is read from the environment (GEMINI_API_KEY). The model
-embedded/minigrid-planner needs neither key nor network. To begin with:
-
-  lvlm2p ask MiniGrid-LavaGapS5-v0 --model embedded/minigrid-planner""",
     {
         "preview": Preview,
         "ask": Ask,
@@ -58,7 +49,14 @@ embedded/minigrid-planner needs neither key nor network. To begin with:
         "report": Report,
         "store": STORE,
     },
-    """
+    """\
+Large vision-language models as teachers for small reinforcement-learning agents.
+A LiteLLM model string names a teacher, such as gemini/gemini-2.5-flash-lite; its
+key is read from the environment (GEMINI_API_KEY). The embedded teacher needs
+neither key nor network:
+
+  lvlm2p ask MiniGrid-LavaGapS5-v0 --model embedded/minigrid-planner
+
 exit codes:
   0    done
   1    the teacher or its provider failed, or the output cannot be written
@@ -130,11 +128,11 @@ def _run(words: list[str]) -> None:
 
 
 def _explain(prog: str, group: Group) -> None:
-    say(f"usage: {prog} COMMAND ...\n\n{group.about}\n\ncommands:")
+    say(f"usage: {prog} COMMAND ...\n\ncommands (`{prog} COMMAND --help` explains one):")
     for name, command in group.commands.items():
         about = command.about if isinstance(command, Group) else command.__doc__ or ""
         say(f"  {name:<9} {about.splitlines()[0]}")
-    say(f"\n`{prog} COMMAND --help` explains a command.\n{group.more}".rstrip())
+    say(f"\n{group.about}")
 
 
 def _encodable(stream: TextIO | None) -> TextIO | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from tyro.conf import arg
@@ -60,8 +60,8 @@ class Preview(Snapshot):
         ]
         say_facts(rows)
         for number, question in enumerate(questions, start=1):
-            tokens = tokens_of([question]).prompt
-            say(f"\nstage {number}, {question.stage}: {tokens.low:,.0f} to {tokens.high:,.0f} tokens", style="bold")
+            low, high = tokens_of([question]).prompt
+            say(f"\nstage {number}, {question.stage}: {low:,.0f} to {high:,.0f} tokens", style="bold")
             known = "no" if answers.get(question.stage) is None else "an"
             say(f"The store has {known} answer of {self.model} to this.")
             for message in question.messages:
@@ -84,7 +84,7 @@ def _as_json(question: Question, answers: dict[Any, str | None]) -> dict[str, An
         "stage": question.stage,
         "answered_in_store": answers.get(question.stage) is not None,
         "placeholder": question.stage == "action" and "analysis" in answers and answers["analysis"] is None,
-        "prompt_tokens": asdict(tokens.prompt),
+        "prompt_tokens": dict(zip(("low", "high"), tokens.prompt.tolist(), strict=True)),
         "tokens_from": tokens.source,
         "sampling": dict(question.sampling),
         "schema": question.schema.json,

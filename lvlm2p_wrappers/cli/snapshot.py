@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import humanize
 
 from lvlm2p_wrappers.cli.arguments import EnvId, Force, Whole, optional
-from lvlm2p_wrappers.cli.environments import in_silence, make
+from lvlm2p_wrappers.cli.environments import in_silence, make, walk
 from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.output_file import output_file
-from lvlm2p_wrappers.records import Message, Stage
+from lvlm2p_wrappers.records import Message, Stage, View
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import View, viewer
+from lvlm2p_wrappers.views import viewer
 
 
 @dataclass(kw_only=True)
@@ -43,18 +43,9 @@ class Snapshot(TeacherFlags):
         """
         with in_silence():
             env = make(self.env_id)
-            look = viewer(env)
-            history: deque[str] = deque(maxlen=teacher.prompts(look.env_info).options.history)
-            env.action_space.seed(self.seed)
-            env.reset(seed=self.seed)
-            for _ in range(self.steps):
-                action = env.action_space.sample()
-                _, _, terminated, truncated, _ = env.step(action)
-                history.append(look.env_info.actions[int(action) - int(env.action_space.start)])  # type: ignore[attr-defined]
-                if terminated or truncated:
-                    env.reset()
-                    history.clear()
-            view = look.view(tuple(history))
+            history = teacher.prompts(viewer(env).env_info).options.history
+            _, _, draw = next(itertools.islice(walk(env, self.seed, history), self.steps, None))
+            view = draw()
             env.close()
         self._write("picture.png", view.picture.png)
         return view

@@ -15,6 +15,9 @@ from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.store import DEFAULT, locate
 from lvlm2p_wrappers.teacher import Teacher
 
+_OPTIONS = ("prompts", "store", "concurrency", "budget_usd", "budget_calls", "offline")
+"""The teacher's options that are flags of the same name; a command may have some of them."""
+
 
 @dataclass(kw_only=True)
 class TeacherFlags:
@@ -25,18 +28,18 @@ class TeacherFlags:
     store: StoreFile = DEFAULT
     json: Json = False
 
-    def teacher(self, model: str, **options: Any) -> Teacher:
+    def teacher(self, model: str, **others: Any) -> Teacher:
         """The teacher that the flags describe.
 
         Args:
             model: the model string.
-            **options: more of the teacher's options, or others than the flags say.
+            **others: options of the teacher in place of what the flags say.
 
         Raises:
             UsageError: if the model string or a value cannot work, or a module cannot be imported.
         """
         catalogue.recognise(model)
-        options = {"prompts": self.prompts, "store": self.store} | options
+        options = {name: getattr(self, name) for name in _OPTIONS if hasattr(self, name)} | others
         if self.trust and options["prompts"] is not None:
             _import_modules(options["prompts"])
         return Teacher(model, **options)

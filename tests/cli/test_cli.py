@@ -58,7 +58,9 @@ class TestHelp:
         assert capsys.readouterr().out.startswith("lvlm2p 0.")
 
     def test_help_needs_neither_litellm_nor_torch(self, tmp_path):
-        code = "import sys; from lvlm2p_wrappers import cli; assert not {'torch', 'litellm'} & set(sys.modules)"
+        code = (
+            "import sys; from lvlm2p_wrappers import cli; assert not {'torch', 'litellm', 'scipy'} & set(sys.modules)"
+        )
         subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
@@ -170,6 +172,38 @@ class TestPatience:
             done = subprocess.run([*RUN, *words], stdout=full, stderr=subprocess.PIPE, text=True)
         assert done.stderr == "lvlm2p: the output cannot be written: No space left on device\n"
         assert done.returncode == 1
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["ask", LAVA, "--model", PLANNER, "--store", "new.sqlite"],
+            ["store", "export", "labels.jsonl"],
+            ["report", "--store", "-o", "page.html"],
+            ["preview", LAVA, "--save", "saved"],
+        ],
+        ids=lambda words: words[0],
+    )
+    def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_file(self, words, tmp_path, store_with_a_call):  # noqa: ARG002
+        """A limit on the size of files stands for the disk: what is written beyond it fails in the same way."""
+        done = subprocess.run(
+            ["bash", "-c", 'ulimit -f 1; "$@"', "bash", *RUN, *words], capture_output=True, text=True, timeout=120
+        )
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("lvlm2p: ")
+        assert done.returncode == 2
+        assert not [
+            path.name for path in tmp_path.rglob("*") if path.name.endswith((".part", ".jsonl", ".html", ".png"))
+        ]
+
+    def test_json_that_is_nested_without_an_end_is_one_line(self, tmp_path, capsys):
+        deep = "[" * 200_000
+        (tmp_path / "deep.jsonl").write_text(f'{{"lvlm2p_store": 1}}\n{deep}\n')
+        (tmp_path / "first.jsonl").write_text(deep)
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "evaluation.json").write_text(deep)
+        for words in (["store", "import", "deep.jsonl"], ["store", "import", "first.jsonl"], ["report", "folder"]):
+            assert main(words) == 2
+            assert len(capsys.readouterr().err.splitlines()) == 1
 
     @pytest.mark.parametrize(
         ("closed", "code", "told"),
