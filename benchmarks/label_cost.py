@@ -21,7 +21,8 @@ import gymnasium as gym
 import tyro
 from latency import provider
 
-from lvlm2p_wrappers import Teacher, client
+from lvlm2p_wrappers import Teacher
+from lvlm2p_wrappers.client import client
 from lvlm2p_wrappers.records import Reply, Usage
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer

@@ -2,8 +2,7 @@
 
 python benchmarks/plot.py            or: make figures
 
-Figures go to docs/images/, each table between its pair of markers in the README and the pages of docs/. The intervals
-of the curves are rliable's (Agarwal et al. 2021).
+Figures go to docs/images/, each table between its pair of markers in the README and the pages of docs/.
 """
 
 import itertools
@@ -13,8 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
-from measures import Results, final_returns, followed_to_the_end, iqm, needed
-from rliable import library
+from measures import Results, final_returns, followed_to_the_end, interval, iqm, needed
 from run import RESULTS, ROOT
 from suites import ABLATED, ALGOS, ERRORS, FOLLOWED, HORIZON, SHARES, TASKS
 from tables import NAMES, write_tables
@@ -35,15 +33,10 @@ def band(axes, results, rows, column, colour, label):
     frames = np.geomspace(500, HORIZON, 80)
     scores = np.stack([results.curve(row, column, frames) for row in rows])
     known = ~np.isnan(scores).any(axis=0)
-    frames, scores = frames[known], scores[:, None, known]
-
-    def aggregate(sample):
-        return np.array([iqm(sample[..., point]) for point in range(sample.shape[-1])])
-
-    seeded = np.random.RandomState(0)  # so that nothing changes where no result does
-    middle, interval = library.get_interval_estimates({"": scores}, aggregate, reps=200, random_state=seeded)
-    axes.plot(frames, middle[""], color=colour, label=label, linewidth=1.8)
-    axes.fill_between(frames, *interval[""], color=colour, alpha=0.2, linewidth=0)
+    frames, scores = frames[known], scores[:, known]
+    axes.plot(frames, iqm(scores), color=colour, label=label, linewidth=1.8)
+    if len(scores) > 1:
+        axes.fill_between(frames, *interval((scores,), iqm), color=colour, alpha=0.2, linewidth=0)
 
 
 def draw_headline(results, algo, out):

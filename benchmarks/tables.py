@@ -36,10 +36,10 @@ def with_range(rows, key, digits=2):
     return f"{iqm(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f}){missing}"
 
 
-def headline_table(results, algos=ALGOS):
+def headline_table(results):
     """Samples to threshold and speed-ups, by task; and the geometric means."""
     headline, lines = results.of("threshold"), []
-    for algo in algos:
+    for algo in ALGOS:
         pairs = {}
         for task, method in itertools.product(TASKS, NAMES):
             plain, rows = headline.get((task, algo, "plain")), headline.get((task, algo, method))
@@ -70,13 +70,13 @@ def readme_table(results, algo="ppo"):
     return table(["task", f"{algo.upper()} alone, tuned", "the paper's method", "our variant"], lines)
 
 
-def commands_table(results, suite, algos=ALGOS):
-    """The command of every kind of run of a suite; its other seeds differ in seed and salt alone."""
+def commands_table(results, script):
+    """The command of every kind of run of a script in the threshold suite; other seeds differ in seed and salt."""
     lines = []
-    for (task, algo, method), rows in results.of(suite).items():
-        if rows and algo in algos:
-            lines.append([task, algo.upper(), method, f"`{rows[0]['command']}`"])
-    return table(["task", "student", "method", "command (seed 1)"], lines)
+    for (task, _, method), rows in results.of("threshold").items():
+        if rows and f"algos/{script}.py" in rows[0]["command"]:
+            lines.append([task, method, f"`{rows[0]['command']}`"])
+    return table(["task", "method", "command"], lines)
 
 
 def tuning_table(results):
@@ -201,8 +201,8 @@ TABLES = {
     "final": final_table,
     "curves": partial(comparison_table, suite="headline"),
 }
-TABLES |= {f"{algo} headline": partial(headline_table, algos=(algo,)) for algo in ALGOS}
-TABLES |= {f"{algo} commands": partial(commands_table, suite="threshold", algos=(algo,)) for algo in ALGOS}
+SCRIPTS = [f"{algo}_lvlm2p{replay}" for algo in ALGOS for replay in ("", "_replay")]
+TABLES |= {f"{script} commands": partial(commands_table, script=script) for script in SCRIPTS}
 
 
 def write_tables(results, path):
