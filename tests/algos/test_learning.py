@@ -1,7 +1,7 @@
 """Students learn: by reinforcement, from a teacher, and in every way that has a flag.
 
 What is learnt depends on the last floats, and so on a CPU: the ranges beside the bounds are those of five seeds with
-ATEN_CPU_CAPABILITY unset, default and avx2, and with ONEDNN_MAX_CPU_ISA=SSE41.
+ATEN_CPU_CAPABILITY unset and default; avx2 was measured for replay and for A2C's agreement, ONEDNN_MAX_CPU_ISA not yet.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def test_without_a_teacher_a_student_learns_to_turn_to_the_ball(turn_to_the_ball
     first = next(row["success_100"] for row in curve_of(run_dir) if row["success_100"])
     # A student that always turns to the same side has half of the episodes.
     assert float(first) < 0.4  # measured: 0.09 to 0.19
-    assert summary["success_100"] > 0.7  # measured: 0.98 to 1, and above 0.8 from frame 1,856 to 3,488 on
+    assert summary["success_100"] > 0.7  # measured: 0.98 to 1; 0.8 is reached by frame 3,488
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_replay_leaves_the_critic_where_it_was():
         before = agent(views)[1].detach()
         labels.learn(agent, optimizer, lam=1)
         moved[vf_coef] = (agent(views)[1].detach() - before).abs().mean()
-    assert moved[0.5] < moved[0] / 3  # measured: 0.02 to 0.07 of it
+    assert moved[0.5] < moved[0] / 3  # measured: 0.02 to 0.13 of it
 
 
 def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(replay):
