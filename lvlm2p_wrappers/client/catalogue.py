@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import difflib
 import os
+from collections.abc import Iterable
 
 from lvlm2p_wrappers.client.litellm_loader import load_litellm
 from lvlm2p_wrappers.errors import ModelError
+from lvlm2p_wrappers.redaction import keys_in_environment
 
 RETIRED = {"gemini/gemini-1.5": "gemini/gemini-2.5-flash-lite", "gemini/gemini-2.0": "gemini/gemini-2.5-flash-lite"}
 """Models that are gone, by the beginning of their name, and what stands nearest today."""
@@ -68,6 +70,31 @@ def check(model: str, api_base: str | None) -> None:
             raise ModelError(f"{model}: the value of {name} begins or ends with white space, such as a line break")
 
 
+def check_recipient(model: str, host: str, sent: Iterable[str]) -> None:
+    """Find what a request would carry to somebody else's host.
+
+    LiteLLM falls back to OpenAI's key, and to OpenAI's address, for most providers that speak OpenAI's format.
+
+    Args:
+        model: who is asked.
+        host: where the request goes.
+        sent: its URL and the values of its headers.
+
+    Raises:
+        ModelError: if it has another provider's key in it, or goes to OpenAI with what is meant for another.
+    """
+    provider = recognise(model)
+    if host == "api.openai.com" and "openai" not in provider:
+        raise ModelError(f"{model}: LiteLLM would ask OpenAI: set {provider.upper()}_API_BASE to the server's address")
+    others = {name for owner, names in KEYS.items() if owner not in provider for name in names}
+    keys = keys_in_environment()
+    own = {key for name, key in keys.items() if name not in others}  # one key may be in several variables
+    for name in sorted(others & keys.keys()):
+        if keys[name] not in own and any(keys[name] in value for value in sent):
+            instead = f"set {key_names(model)}, or unset {name}"
+            raise ModelError(f"{model}: LiteLLM would send the key in {name} to {host}: {instead}")
+
+
 def missing_key(model: str) -> ModelError:
     """The error for a model whose key is not in the environment."""
     return ModelError(
@@ -85,10 +112,11 @@ def gone(model: str, said: str) -> ModelError:
 
 def key_names(model: str) -> str:
     """The environment variables that may hold a model's key, as far as they are known."""
-    if names := KEYS.get(recognise(model)):
+    provider = recognise(model)
+    if names := KEYS.get(provider):
         return " or ".join(names)
     # LiteLLM names those that it would look into and that are not there.
-    missing = load_litellm().validate_environment(model).get("missing_keys") or ["the variables of its provider"]
+    missing = load_litellm().validate_environment(model).get("missing_keys") or [f"{provider.upper()}_API_KEY"]
     return " and ".join(missing)
 
 

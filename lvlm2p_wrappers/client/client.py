@@ -92,7 +92,7 @@ class Client:
                 with attempt:
                     return await self._turn(request, attempt.retry_state.attempt_number, log)
         except FailedCallError as fault:
-            if isinstance(fault.error, ModelError) and fault.status in USERS:
+            if isinstance(fault.error, ModelError) and (fault.status in USERS or not fault.is_sent):
                 self._refused[request.model] = fault.error  # the questions that wait would get the same
                 self._recheck()
             raise fault.error from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from lvlm2p_wrappers.client.provider_errors import GuardError
+from lvlm2p_wrappers.errors import ModelError
 
 MOST_BYTES = 32 * 2**20
 """The longest reply that is read, unpacked."""
@@ -19,25 +20,46 @@ MOST_BYTES = 32 * 2**20
 
 @dataclass
 class _Call:
-    """The requests of a call; and why a reply was refused, which LiteLLM and the providers' clients bury."""
+    """The requests of a call; and what was refused, which LiteLLM and the providers' clients bury."""
 
+    check: Callable[[httpx.Request], None]
     sent: set[tuple[str, str]] = field(default_factory=set)
-    error: GuardError | None = None
+    error: Exception | None = None
     is_over: bool = False
+
+    @contextlib.contextmanager
+    def guard(self, request: httpx.Request) -> Iterator[None]:
+        """Refuse a request that must not be sent, and note what is refused in the block."""
+        try:
+            self.check(request)
+            address = request.method, str(request.url)
+            if address in self.sent:  # some clients repeat one whose connection was lost: it may be paid for already
+                raise httpx.ConnectError("the connection was refused or lost", request=request)
+            self.sent.add(address)
+            request.headers["Accept-Encoding"] = "gzip"
+            yield
+        except (GuardError, ModelError) as error:
+            self.error = error
+            raise
 
 
 _call: ContextVar[_Call | None] = ContextVar("call", default=None)
-_send = httpx.AsyncClient.send
+_send, _send_async = httpx.Client.send, httpx.AsyncClient.send
+_OPTIONS = {"stream": True, "follow_redirects": False}
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def guarded(check: Callable[[httpx.Request], None]) -> Iterator[None]:
     """Hold all HTTP requests of the current task to the rules of one call.
 
+    Args:
+        check: raises a ``ModelError`` for a request that must not be sent.
+
     Raises:
+        ModelError: that of ``check``.
         GuardError: if the provider answers with a redirect, to whatever address, or with more than ``MOST_BYTES``.
     """
-    token = _call.set(call := _Call())
+    token = _call.set(call := _Call(check))
     try:
         yield
     except Exception as error:
@@ -49,51 +71,66 @@ def guarded() -> Iterator[None]:
         _call.reset(token)
 
 
-async def _guarded_send(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+def _guarded_send(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
     if (call := _call.get()) is None or call.is_over:
-        return await _send(self, request, **options)
-    address = request.method, str(request.url)
-    if address in call.sent:  # some clients repeat one whose connection was lost: it may be paid for already
-        raise httpx.ConnectError("the connection was refused or lost", request=request)
-    call.sent.add(address)
-    request.headers["Accept-Encoding"] = "gzip"
-    response = await _send(self, request, **options | {"stream": True, "follow_redirects": False})
-    try:
-        return await _whole(response)
-    except GuardError as error:
-        call.error = error
-        raise
-    finally:
-        await response.aclose()
+        return _send(self, request, **options)
+    with call.guard(request), contextlib.closing(_send(self, request, **options | _OPTIONS)) as response:
+        body = _Body(response)
+        for chunk in response.iter_raw():
+            body.add(chunk)
+        return body.response()
+
+
+async def _guarded_send_async(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+    if (call := _call.get()) is None or call.is_over:
+        return await _send_async(self, request, **options)
+    with call.guard(request):
+        async with contextlib.aclosing(await _send_async(self, request, **options | _OPTIONS)) as response:
+            body = _Body(response)
+            async for chunk in response.aiter_raw():
+                body.add(chunk)
+            return body.response()
 
 
 # All of LiteLLM's clients use httpx, and have no setting for all of these rules. Outside of calls nothing changes.
-httpx.AsyncClient.send = _guarded_send  # type: ignore[method-assign]
+httpx.Client.send, httpx.AsyncClient.send = _guarded_send, _guarded_send_async  # type: ignore[method-assign]
 
 
-async def _whole(response: httpx.Response) -> httpx.Response:
-    """The response with its body, unpacked."""
-    headers = response.headers.copy()
-    if response.has_redirect_location:
-        raise GuardError(
-            f"it redirects to {headers['location'][:200]!r}, and no key is sent where it was not meant to go; "
-            "if that address is right, give it as api_base",
-            response.status_code,
-        )
-    packed = headers.pop("content-encoding", "identity").lower()
-    if packed not in ("identity", "gzip"):
-        raise httpx.DecodingError(f"a reply packed with {packed!r} was not asked for")
-    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed == "gzip" else None
-    body = bytearray()
-    async for chunk in response.aiter_raw():
+class _Body:
+    """The body of a response, unpacked as it arrives.
+
+    Raises:
+        GuardError: if the response is a redirect, or its body is too long.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._of, self._headers, self._content = response, response.headers.copy(), bytearray()
+        if response.has_redirect_location:
+            raise GuardError(
+                f"it redirects to {self._headers['location'][:200]!r}, and no key is sent where it was not meant to "
+                "go; if that address is right, give it as api_base",
+                response.status_code,
+            )
+        packed = self._headers.pop("content-encoding", "identity").lower()
+        if packed not in ("identity", "gzip"):
+            raise httpx.DecodingError(f"a reply packed with {packed!r} was not asked for")
+        self._unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed == "gzip" else None
+
+    def add(self, chunk: bytes) -> None:
+        """Take what has arrived."""
+        room = MOST_BYTES + 1 - len(self._content)
         try:
-            body += unpack.decompress(chunk, MOST_BYTES + 1 - len(body)) if unpack else chunk
+            self._content += self._unpack.decompress(chunk, room) if self._unpack else chunk
         except zlib.error as error:
             raise httpx.DecodingError(str(error)) from error
-        if len(body) > MOST_BYTES:
+        if len(self._content) > MOST_BYTES:
             raise GuardError(f"the reply is longer than {MOST_BYTES // 2**20} MB")
-    headers.pop("transfer-encoding", None)
-    headers["content-length"] = str(len(body))
-    whole = httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
-    whole.elapsed = response.elapsed
-    return whole
+
+    def response(self) -> httpx.Response:
+        """The whole response."""
+        self._headers.pop("transfer-encoding", None)
+        self._headers["content-length"] = str(len(self._content))
+        content, status = bytes(self._content), self._of.status_code
+        whole = httpx.Response(status, headers=self._headers, content=content, request=self._of.request)
+        whole.elapsed = self._of.elapsed
+        return whole

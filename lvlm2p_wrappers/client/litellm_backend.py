@@ -9,14 +9,17 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvlm2p_wrappers import embedded_teacher
-from lvlm2p_wrappers.client import pricing
+from lvlm2p_wrappers.client import catalogue, pricing
 from lvlm2p_wrappers.client.litellm_loader import load_litellm
 from lvlm2p_wrappers.client.provider_errors import message_of, short
 from lvlm2p_wrappers.records import Message, Question, Reply
 from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
+
+if TYPE_CHECKING:
+    import httpx
 
 QUOTED_CHARS = 4000
 """How much of a bad reply its repair turn quotes."""
@@ -73,7 +76,7 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
     started = time.perf_counter()
     try:
-        with guarded():
+        with guarded(lambda sent: _check_recipient(request.model, sent)):
             async with asyncio.timeout(timeout_s):
                 response = await litellm.acompletion(
                     model=request.model,
@@ -91,6 +94,10 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         words = message_of(error)
         return Reply("", request.model, "content_filter", words, None, None, time.perf_counter() - started)
     return _reply(response, request, time.perf_counter() - started)
+
+
+def _check_recipient(model: str, request: httpx.Request) -> None:
+    catalogue.check_recipient(model, request.url.host, (str(request.url), *request.headers.values()))
 
 
 def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:

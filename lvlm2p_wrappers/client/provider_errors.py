@@ -47,13 +47,20 @@ class FailedCallError(Exception):
         status: the HTTP status, where there was one.
         retry: whether the same request may succeed later.
         wait_s: how long the provider asked to wait, where it did.
+        is_sent: whether anything may have reached the provider.
     """
 
     def __init__(
-        self, error: TeacherError, status: int | None, *, retry: bool = False, wait_s: float | None = None
+        self,
+        error: TeacherError,
+        status: int | None,
+        *,
+        retry: bool = False,
+        wait_s: float | None = None,
+        is_sent: bool = True,
     ) -> None:
         super().__init__(str(error))
-        self.error, self.status, self.retry, self.wait_s = error, status, retry, wait_s
+        self.error, self.status, self.retry, self.wait_s, self.is_sent = error, status, retry, wait_s, is_sent
 
     @property
     def too_many(self) -> bool:
@@ -63,11 +70,13 @@ class FailedCallError(Exception):
     @property
     def turned_away(self) -> bool:
         """Whether it is certain that nothing was billed."""
-        return self.status in TURNED_AWAY
+        return not self.is_sent or self.status in TURNED_AWAY
 
 
 def classify(error: Exception, model: str, timeout_s: float) -> FailedCallError:
     """Say what went wrong, in one short message that names the model and the way out."""
+    if isinstance(error, ModelError):  # the request was kept back
+        return FailedCallError(error, None, is_sent=False)
     status, words = status_of(error), message_of(error)
     if status is None and (isinstance(error, asyncio.TimeoutError) or type(error).__name__ == "Timeout"):
         return FailedCallError(TransportError(f"{model}: no answer within {timeout_s:g} s"), None, retry=True)

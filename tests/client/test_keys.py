@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import logging
+import re
 import socket
 import threading
 from dataclasses import replace
@@ -15,8 +16,9 @@ import pytest
 
 from lvlm2p_wrappers import ModelError, Teacher, TransportError, VectorTeacherWrapper
 from lvlm2p_wrappers.cli.main import main
+from lvlm2p_wrappers.client import Budget, submit
 from lvlm2p_wrappers.store import Store, calls
-from tests.client.asking import views
+from tests.client.asking import client, ignore, request_of, views
 from tests.provider import FAULTS, WIRES, Provider
 from tests.provider.answers import fitting_answer
 from tests.provider.conversation import Refused
@@ -53,6 +55,50 @@ def test_an_address_of_ones_own_belongs_to_the_model_it_was_given_for(provider):
         assert {each.seen.provider for each in local.log} == {"vllm"}
         assert local.strays == []
     assert {each.seen.provider for each in provider.log} == {"openai", "gemini", "anthropic"}
+
+
+SPEAKS_OPENAIS_FORMAT = ["deepinfra", "cerebras", "dashscope", "perplexity", "nvidia_nim"]
+
+
+@pytest.mark.parametrize("name", SPEAKS_OPENAIS_FORMAT)
+def test_openais_key_goes_to_no_other_provider_whose_own_key_is_missing(provider, monkeypatch, name):
+    """LiteLLM sent OpenAI's key to some sixty providers, where their own was not in the environment."""
+    model, address = f"{name}/gpt-4o-mini", provider.url + WIRES["openai"].base
+    with pytest.raises(ModelError) as told:
+        Teacher(model, store=None, api_base=address).advise(next(views(1)))
+    assert (provider.log, provider.strays) == ([], [])
+    said = re.fullmatch(
+        rf"{model}: .* the key in OPENAI_API_KEY to 127.0.0.1: set (\w+_API_KEY), or unset OPENAI_API_KEY",
+        str(told.value),
+    )
+    monkeypatch.setenv(said[1], "key-of-another-provider")
+    with pytest.raises(ModelError, match="refused the key"):  # the loopback provider knows OpenAI's alone
+        Teacher(model, store=None, api_base=address).advise(next(views(1)))
+    assert {each.seen.key for each in provider.log} == {"key-of-another-provider"}
+
+
+def test_a_key_that_two_variables_hold_goes_to_either_provider(provider, monkeypatch):
+    monkeypatch.setenv("DEEPINFRA_API_KEY", WIRES["openai"].key)
+    asked = Teacher("deepinfra/gpt-4o-mini", store=None, api_base=provider.url + WIRES["openai"].base)
+    assert asked.advise(next(views(1))).probs is not None
+
+
+@pytest.mark.parametrize("name", ["lm_studio", "xinference", "litellm_proxy"])
+def test_the_picture_for_a_server_without_address_does_not_go_to_openai(provider, monkeypatch, name):
+    """LiteLLM took OpenAI's address for a server of one's own that no variable names."""
+    monkeypatch.delenv("OPENAI_API_BASE")
+    with pytest.raises(ModelError, match=f"would ask OpenAI: set {name.upper()}_API_BASE"):
+        Teacher(f"{name}/my-model", store=None, max_retries=0).advise(next(views(1)))
+    assert (provider.log, provider.strays) == ([], [])
+
+
+def test_a_call_that_is_kept_back_costs_nothing_of_the_budget(provider):
+    budget = Budget(usd=1.0, calls=9)
+    bases = {"deepinfra/meta-llama/Llama-3.2-11B-Vision-Instruct": provider.url + WIRES["openai"].base}
+    asked = client(budget=budget, api_bases=bases)
+    (model,) = bases
+    assert isinstance(submit(asked.ask(request_of(next(views(1)), model), ignore)).exception(), ModelError)
+    assert (budget.spent_usd, budget.reserved_usd) == (0, 0)
 
 
 class Proxy:
