@@ -62,6 +62,10 @@ def check(model: str, api_base: str | None) -> None:
     if provider == "hosted_vllm" and not (api_base or os.environ.get("HOSTED_VLLM_API_BASE")):
         # LiteLLM would send picture and key to OpenAI.
         raise ModelError(f"{model}: set HOSTED_VLLM_API_BASE, or api_base, to the address of your vLLM server")
+    if provider in ("ollama", "ollama_chat"):
+        # LiteLLM asks the server about a model that is not in its list, during a call and after it, where no guard is.
+        card = {"litellm_provider": provider, "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+        load_litellm().model_cost.setdefault(model, card)
     names = KEYS.get(provider, (f"{provider.upper()}_API_KEY",))
     if provider in KEYS and not any(os.environ.get(name) for name in names):
         raise missing_key(model)

@@ -13,10 +13,13 @@ from dataclasses import replace
 import gymnasium as gym
 import httpx
 import pytest
+from aiohttp import web
 
 from lvlm2p_wrappers import ModelError, Teacher, TransportError, VectorTeacherWrapper
 from lvlm2p_wrappers.cli.main import main
 from lvlm2p_wrappers.client import Budget, submit
+from lvlm2p_wrappers.client.http_guard import MOST_BYTES, guarded
+from lvlm2p_wrappers.client.provider_errors import GuardError
 from lvlm2p_wrappers.store import Store, calls
 from tests.client.asking import client, ignore, request_of, views
 from tests.provider import FAULTS, WIRES, Provider
@@ -99,6 +102,45 @@ def test_a_call_that_is_kept_back_costs_nothing_of_the_budget(provider):
     (model,) = bases
     assert isinstance(submit(asked.ask(request_of(next(views(1)), model), ignore)).exception(), ModelError)
     assert (budget.spent_usd, budget.reserved_usd) == (0, 0)
+
+
+def test_ollama_is_asked_for_replies_alone(monkeypatch):
+    """LiteLLM asked it about the model, too, with a client that went wherever it was sent and read without end."""
+
+    async def redirect(request):
+        asked.append(request.path)
+        raise web.HTTPTemporaryRedirect(f"http://localhost:{request.url.port}/elsewhere")
+
+    asked = []
+    monkeypatch.setattr("tests.provider.server._show_model", redirect)
+    with Provider() as provider:
+        monkeypatch.setenv("OLLAMA_API_BASE", provider.url + WIRES["ollama"].base)
+        assert Teacher("ollama_chat/of-this-test", store=None).advise(next(views(1))).probs is not None
+        assert len(provider.log) == 2
+        assert (asked, provider.strays) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "begins", [b"HTTP/1.1 307 Elsewhere\r\nLocation: http://localhost:9/\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
+)
+def test_a_client_that_is_not_asynchronous_is_guarded_as_well(begins):
+    """Some of LiteLLM's providers have no other, and theirs followed redirects and read replies without end."""
+    server, sent = socket.create_server(("127.0.0.1", 0)), []
+
+    def serve():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(2**16)
+            connection.sendall(begins)
+            while b" 200 " in begins and sum(sent) < 4 * MOST_BYTES:
+                connection.sendall(bytes(2**20))
+                sent.append(2**20)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with httpx.Client(follow_redirects=True) as client, pytest.raises(GuardError), guarded(lambda _: None):
+        client.get(f"http://127.0.0.1:{server.getsockname()[1]}/")
+    server.close()
+    assert sum(sent) < 2 * MOST_BYTES
 
 
 class Proxy:
