@@ -192,6 +192,14 @@ def test_a_proxy_of_the_environment_hears_no_key_of_an_https_provider(monkeypatc
 
 
 @pytest.mark.parametrize("wire", ["openai", "gemini", "anthropic", "vllm"])
+def test_a_key_that_a_provider_gives_as_its_models_name_is_in_no_advice(provider, wire):
+    provider.faults = lambda _: FAULTS["key_as_model"]
+    model = Teacher(WIRES[wire].model, store=None).advise(next(views(1))).model
+    assert "/models/<" in model
+    assert WIRES[wire].key not in model
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini", "anthropic", "vllm"])
 def test_no_key_is_in_anything_that_a_run_writes_in_whatever_spelling(
     provider, monkeypatch, tmp_path, capsys, caplog, wire
 ):

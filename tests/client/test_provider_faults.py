@@ -112,6 +112,12 @@ def ask(envs):
     return infos["teacher_probs"][0], infos["_teacher_probs"][0]
 
 
+def view_of(env):
+    """What an environment shows first."""
+    env.reset(seed=0)
+    return viewer(env).view()
+
+
 def actions(provider):
     """What the provider was asked about the action; the analysis is answered well in every row."""
     return [exchange for exchange in provider.log if exchange.seen.asks_for_an_action]
@@ -240,6 +246,14 @@ def test_a_connection_that_is_refused_is_tried_again_until_somebody_listens(monk
         assert np.allclose(probs[0, 0], sent(actions(provider)[0]), atol=1e-6)
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_request_whose_connection_is_lost_is_sent_again_by_nobody_below_us(provider, wire):
+    provider.faults = lambda _: FAULTS["reset"]
+    with pytest.raises(TransportError):
+        Teacher(WIRES[wire].model, store=None, max_retries=0).advise(view_of(gym.make("MiniGrid-LavaGapS5-v0")))
+    assert len(provider.log) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_label_that_comes_through_mixed_faults_is_what_the_provider_sent_for_its_picture(provider, wire):
@@ -311,11 +325,11 @@ def test_what_is_wrong_with_a_reply_is_quoted_in_short_however_long_its_keys(pro
     [("ollama_chat/llava", "/ollama"), ("hosted_vllm/my-model", "/vllm/v1"), ("openai/my-model", "/vllm/v1")],
 )
 def test_a_server_of_ones_own_needs_its_address_and_no_real_key(server, monkeypatch, model, route):
+    server.faults = ()
     if model.startswith("openai/"):  # LiteLLM wants one to be there
         monkeypatch.setenv("OPENAI_API_KEY", "none")
-    env = gym.make("MiniGrid-LavaGapS5-v0")
-    env.reset(seed=0)
-    advice = Teacher(model, api_base=server.url + route).advise(viewer(env).view())
+    view = view_of(gym.make("MiniGrid-LavaGapS5-v0"))
+    advice = Teacher(model, api_base=server.url + route).advise(view)
     assert advice.model == model
     assert not advice.cost_usd
 
