@@ -2,7 +2,7 @@
 
 from lvlm2p_wrappers.client.budget import Budget
 from lvlm2p_wrappers.client.client import Client, call_of
-from lvlm2p_wrappers.client.event_loop import submit
+from lvlm2p_wrappers.client.event_loop import background_loop, submit
 from lvlm2p_wrappers.client.litellm_backend import Request
 
-__all__ = ["Budget", "Client", "Request", "call_of", "submit"]
+__all__ = ["Budget", "Client", "Request", "background_loop", "call_of", "submit"]

@@ -13,7 +13,7 @@ from lvlm2p_wrappers.evaluation.metrics import analysis_scores
 from lvlm2p_wrappers.records import Label, Place
 from lvlm2p_wrappers.replies import find_json
 from lvlm2p_wrappers.schemas import Cell, GridAnalysis
-from lvlm2p_wrappers.views.minigrid import TILE
+from lvlm2p_wrappers.views.rulers import TILE
 
 _DEGREES = {"right": 0, "down": 90, "left": 180, "up": 270}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 WINDOW, MOST_FAILED, MOST_IN_A_ROW = 200, 0.5, 20
 """Where failed questions are skipped, the run ends when this share of a window, or this many in a row, failed."""
@@ -46,23 +47,15 @@ class Counters:
         return Counters(**{name: value - getattr(other, name) for name, value in vars(self).items()})
 
 
-class Reliability:
-    """Watches the outcomes of questions, in the order in which they settle."""
+def why_to_stop(failed: Sequence[bool]) -> str:
+    """Why a run in which the last question failed should end, in words; ``""`` where it may go on.
 
-    def __init__(self) -> None:
-        self._failed: deque[bool] = deque(maxlen=WINDOW)
-        self._in_a_row = 0
-
-    def note(self, *, failed: bool) -> str:
-        """Note one more outcome.
-
-        Returns:
-            Why there is no going on, in words; ``""`` while there is.
-        """
-        self._failed.append(failed)
-        self._in_a_row = self._in_a_row + 1 if failed else 0
-        if self._in_a_row >= MOST_IN_A_ROW:
-            return f"{self._in_a_row} questions in a row stayed without an answer"
-        if failed and len(self._failed) == WINDOW and sum(self._failed) >= MOST_FAILED * WINDOW:
-            return f"{sum(self._failed)} of the last {WINDOW} questions stayed without an answer"
-        return ""
+    Args:
+        failed: whether each of the last ``WINDOW`` questions failed, the newest one last.
+    """
+    in_a_row = sum(1 for _ in takewhile(bool, reversed(failed)))
+    if in_a_row >= MOST_IN_A_ROW:
+        return f"{in_a_row} questions in a row stayed without an answer"
+    if len(failed) == WINDOW and sum(failed) >= MOST_FAILED * WINDOW:
+        return f"{sum(failed)} of the last {WINDOW} questions stayed without an answer"
+    return ""

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, Unpack
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
 
-from lvlm2p_wrappers.client import Budget, Client, Request, submit
-from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError, UsageError
+from lvlm2p_wrappers.client import background_loop
+from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError
 from lvlm2p_wrappers.prompts import PromptSet
-from lvlm2p_wrappers.records import EnvInfo, Family, Question, View, total
+from lvlm2p_wrappers.records import View, total
 from lvlm2p_wrappers.replies import Advice, distribution
-from lvlm2p_wrappers.store import Store, locate
-from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
-from lvlm2p_wrappers.teacher.counters import Counters, Reliability
-from lvlm2p_wrappers.teacher.process import TEACHERS
-from lvlm2p_wrappers.teacher.resolver import Answered, Resolver
+from lvlm2p_wrappers.teacher.resolver import Answered
+from lvlm2p_wrappers.teacher.session import PendingAdvice, Session
 from lvlm2p_wrappers.views import Viewer
 
 OnError = Literal["raise", "skip"]
@@ -29,28 +24,8 @@ OnError = Literal["raise", "skip"]
 MOST_REMEMBERED = 20_000
 """How many views' advice is kept in memory, so that one that comes again needs neither picture nor store."""
 
-MOST_UNREAD = 16
-"""How many views may lie ahead of the event loop: a picture fresh from an environment takes up to megabytes."""
 
-
-@dataclass(eq=False)
-class PendingAdvice:
-    """A question about a view that is open, or answered; the rows whose views are equal share it.
-
-    Attributes:
-        future: done when the teacher has answered.
-        rows: how many rows want it.
-        counted: whether a row has been counted for it; the rows after the first cost nothing.
-        task: what asks the question, on the event loop.
-    """
-
-    future: Future[Advice] = field(init=False)
-    rows: int = 0
-    counted: bool = False
-    task: asyncio.Task[Any] | None = None
-
-
-class Teacher(AbstractContextManager["Teacher"]):
+class Teacher(Session):
     """Asks a vision-language model what it would do, in two stages, each answer paid for once.
 
     Its copy is the teacher itself; where a pickled one is loaded, it is that process's teacher for the same arguments.
@@ -91,29 +66,6 @@ class Teacher(AbstractContextManager["Teacher"]):
         >>> advice.probs.shape, advice.model
         ((7,), 'embedded/minigrid-planner')
     """
-
-    _shared: ClassVar[dict[Hashable, Teacher]] = {}
-
-    def __init__(self, model: str, **options: Unpack[TeacherOptions]) -> None:
-        self.model = model
-        self._config = TeacherConfig.of(options)
-        file = locate(self._config.store)
-        if self._config.offline and not (file and file.exists()):
-            raise UsageError(f"offline, and there is no store {file} to answer from; give the store of an earlier run")
-        self.store = Store(file, read_only=self._config.offline)
-        self._prompts: dict[Family, PromptSet] = {}
-        self.begin()
-        TEACHERS.add(self)
-
-    @classmethod
-    def shared(cls, model: str, options: TeacherOptions) -> Teacher:
-        """The one teacher of this process for these arguments: its budget, counters and open questions are common."""
-        key = (model, TeacherConfig.of(options).located())
-        if key not in cls._shared:
-            cls._shared.setdefault(key, cls(model, **options))  # another thread's may be first
-        return cls._shared[key]
-
-    # --- asking ---
 
     def advise(self, view: View) -> Advice:
         """Ask about one view and wait for the advice.
@@ -215,10 +167,11 @@ class Teacher(AbstractContextManager["Teacher"]):
         )
 
     def _open(self, view: View) -> PendingAdvice:
-        prompts = self.prompts(view.env_info)
+        prompts = self._prompts.get(view.family) or self.read_prompts(view.env_info)
         self._unread.acquire()
         pending = PendingAdvice()
-        pending.future = submit(self._advise(view, prompts, pending))
+        self._loop = self._loop or background_loop()
+        pending.future = asyncio.run_coroutine_threadsafe(self._advise(view, prompts, pending), self._loop)
         self._pending.add(pending)
         pending.future.add_done_callback(lambda _: self._pending.discard(pending))
         return pending
@@ -227,20 +180,13 @@ class Teacher(AbstractContextManager["Teacher"]):
         """Wait until a question has settled, and note for the run how it did."""
         error = row.future.exception()
         if error is None:
-            self._note(None)
+            self._failed.append(False)
         elif not isinstance(error, BudgetError):
             if on_error == "raise" or not isinstance(error, BadReplyError | TransportError):
                 raise error.with_traceback(None)
             if not (row.counted or error.remembered):
                 row.counted = True
-                self._note(error)
-
-    def _note(self, error: TeacherError | None) -> None:
-        """Note how a row ended; where too many ended without a label, call no more and end the run."""
-        problem = self._reliability.note(failed=error is not None)
-        if problem:
-            self._client.stop(problem)
-            raise TeacherError(f"{self.model}: {problem}. The last: {error}")
+                self._note_failure(error)
 
     def _counted(self, row: PendingAdvice) -> Advice | TeacherError:
         """The outcome of a question that has settled; the rows after the first got it for nothing."""
@@ -255,137 +201,6 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._counts["labels"] += 1
         self._counts["cached"] += advice.cached
         return advice
-
-    # --- prompts, counters, store ---
-
-    @property
-    def counters(self) -> Counters:
-        """What has been done so far."""
-        client = self._client
-        return Counters(
-            **self._counts,
-            distinct_views=len(self._views),
-            calls=client.calls,
-            bad_replies=self._resolver.bad_replies,
-            cost_usd=client.cost_usd,
-            unpriced_calls=client.unpriced_calls,
-            charged_usd=client.budget.spent_usd - self._config.spent_usd,
-        )
-
-    @property
-    def store_path(self) -> str:
-        """Where the answers are kept, for people to read."""
-        return self.store.path
-
-    def prompts(self, env_info: EnvInfo) -> PromptSet:
-        """The prompt set for an environment, read and checked if that has not been done.
-
-        Raises:
-            PromptError: if the set is missing or broken.
-        """
-        return self._prompts.get(env_info.family) or self.read_prompts(env_info)
-
-    def read_prompts(self, env_info: EnvInfo) -> PromptSet:
-        """Read the prompt set for an environment afresh and check it.
-
-        Raises:
-            PromptError: if the set is missing or broken.
-        """
-        prompts = PromptSet(self._config.prompts, env_info.family)
-        prompts.check(env_info)
-        old = self._prompts.get(env_info.family)
-        if old is not None and old.fingerprint != prompts.fingerprint:
-            self._memory.clear()
-        self._prompts[env_info.family] = prompts
-        return prompts
-
-    def requests(self, question: Question) -> tuple[Request, ...]:
-        """What is sent for a question: to the model, and, where it fails, to each fallback model in turn."""
-        return self._resolver.requests(question)
-
-    # --- the end ---
-
-    def resume(self) -> None:
-        """Ask again after too many questions failed, or a model refused: what only the user can mend may be mended."""
-        self._client.go_on()
-        self._reliability = Reliability()
-
-    def drain(self, rows: Iterable[PendingAdvice] | None = None) -> None:
-        """Give up rows: calls in flight end, so that their answers are stored; what was not sent yet is not asked.
-
-        Args:
-            rows: by default everybody's. A question that other rows want goes on.
-        """
-        unwanted = []
-        for pending in self._pending.copy() if rows is None else rows:
-            pending.rows = 0 if rows is None else pending.rows - 1
-            if pending.rows == 0 and pending in self._pending:
-                unwanted.append(pending)
-        if unwanted:
-            submit(self._give_up(unwanted)).result()
-
-    def wait_below(self, most: int) -> None:
-        """Wait until at most ``most`` questions are open."""
-        while len(self._pending) > most:
-            wait(self._futures(), return_when="FIRST_COMPLETED")
-
-    def free_store(self) -> None:
-        """Close the store's files, unless a question is open; whoever asks next opens them again."""
-        if not self._pending:
-            self._resolver.close()
-
-    def close(self) -> None:
-        """Give up all open questions and close the store's files; counters can be read, and it can ask again."""
-        self.drain()
-        self.free_store()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __copy__(self) -> Teacher:
-        return self  # two would have two budgets
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
-        return self
-
-    def __reduce__(self) -> Any:
-        return _of_this_process, (self.model, asdict(self._config))
-
-    async def _give_up(self, rows: Sequence[PendingAdvice]) -> None:
-        tasks = [row.task for row in rows if row.task is not None]  # all have begun: they came before this
-        for task in tasks:
-            self._client.give_up(task)
-        await asyncio.wait(tasks, timeout=self._config.timeout_s)
-        await self._resolver.finish()
-
-    def _futures(self) -> list[Future[Advice]]:
-        return [pending.future for pending in self._pending.copy()]
-
-    def begin(self) -> None:
-        """Begin anew, as in a new process: nothing is open, remembered or counted."""
-        config = self._config
-        self._client = Client(
-            concurrency=config.concurrency,
-            rpm=config.rpm,
-            budget=Budget(
-                config.budget_usd, config.budget_calls, spent_usd=config.spent_usd, spent_calls=config.spent_calls
-            ),
-            timeout_s=config.timeout_s,
-            max_retries=config.max_retries,
-            api_bases={self.model: config.api_base} if config.api_base else {},
-        )
-        self._resolver = Resolver(self.model, config, client=self._client, store=self.store)
-        self._reliability = Reliability()
-        self._counts: Counter[str] = Counter()
-        self._views: set[int] = set()
-        self._memory: dict[Hashable, PendingAdvice] = {}
-        self._pending: set[PendingAdvice] = set()
-        self._unread = threading.Semaphore(MOST_UNREAD)
-        self._turns = asyncio.Semaphore(config.concurrency)
-
-
-def _of_this_process(model: str, options: TeacherOptions) -> Teacher:
-    return Teacher.shared(model, options)
 
 
 def _may_pass(future: Future[Advice]) -> bool:

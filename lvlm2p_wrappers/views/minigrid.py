@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 from collections.abc import Hashable, Iterator
@@ -13,16 +12,11 @@ import numpy as np
 from minigrid.core.grid import Grid
 from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
 from minigrid.minigrid_env import MiniGridEnv
-from PIL import Image, ImageDraw, ImageFont
 
-from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.picture import STRIP, Picture, Pixels, Strip
-from lvlm2p_wrappers.records import EnvInfo, View, rgb
+from lvlm2p_wrappers.picture import Picture, Pixels, Strip
+from lvlm2p_wrappers.records import EnvInfo, View
 from lvlm2p_wrappers.views.environment import action_names, env_id_of
-
-TILE = STRIP
-"""Pixels per MiniGrid cell; also the width of the margin that carries the row and column numbers."""
-
+from lvlm2p_wrappers.views.rulers import TILE, edge_strip, numeral, with_rulers
 
 KNOWN_ROWS = 4096
 """How many rows of tiles are kept, each as about a kilobyte of PNG: the next view of a grid shares most of them."""
@@ -83,19 +77,6 @@ def minigrid_view(
     return View((picture,), actions, str(mission), carrying, history, env_id, family)
 
 
-def with_rulers(env_info: EnvInfo, frame: Any) -> Pixels:
-    """Print the 0-based row and column numbers on all four sides: LVLMs misplace cells without them."""
-    pixels = rgb(env_info.env_id, frame)
-    height, width = pixels.shape[:2]
-    if height % TILE or width % TILE:
-        raise UsageError(
-            f"{env_info.env_id} draws {width}x{height} pixels when asked by get_frame for {TILE} a cell: "
-            "no whole number of cells, so that they cannot be numbered."
-        )
-    side, edge = np.concatenate([_number(row) for row in range(height // TILE)]), _edge(width // TILE)
-    return np.concatenate([edge, np.concatenate([side, pixels, side], axis=1), edge])
-
-
 def _drawn_by_minigrid(env: Any) -> bool:
     """Whether the frame is MiniGrid's own: one tile a cell, drawn from what is in it."""
     methods = (
@@ -108,7 +89,7 @@ def _drawn_by_minigrid(env: Any) -> bool:
 
 def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int) -> Iterator[Strip]:
     """The rows of a numbered picture, from top to bottom: `Grid.render` and `with_rulers` in one."""
-    edge = _edge_strip(grid.width)
+    edge = edge_strip(grid.width)
     yield edge
     for row in range(grid.height):
         headings = (agent_dir if (column, row) == agent_pos else None for column in range(grid.width))
@@ -126,33 +107,10 @@ def _row(number: int, tiles: list[Pixels]) -> Strip:
     key = (number, *map(id, tiles))
     known = _rows.get(key)
     if known is None:
-        parts = [_number(number), *tiles, _number(number)]
+        parts = [numeral(number), *tiles, numeral(number)]
         strip = Strip(np.concatenate(parts, axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid does
         strip.pack()
         if len(_rows) >= KNOWN_ROWS:
             _rows.clear()
         _rows[key] = known = strip, tiles  # no other tile can have the address of one that is kept
     return known[0]
-
-
-@functools.lru_cache(maxsize=32)
-def _edge_strip(columns: int) -> Strip:
-    strip = Strip(_edge(columns))
-    strip.pack()
-    return strip
-
-
-@functools.lru_cache(maxsize=32)
-def _edge(columns: int) -> Pixels:
-    """The margin above and below the frame: (TILE, (columns + 2) * TILE, 3)."""
-    corner = np.full((TILE, TILE, 3), 255, np.uint8)
-    return np.concatenate([corner, *map(_number, range(columns)), corner], axis=1)
-
-
-@functools.lru_cache(maxsize=256)
-def _number(value: int) -> Pixels:
-    """A cell of the margin: (TILE, TILE, 3)."""
-    image = Image.new("RGB", (TILE, TILE), "white")
-    middle, font = (TILE / 2, TILE / 2), ImageFont.load_default(size=TILE // 2)
-    ImageDraw.Draw(image).text(middle, str(value), fill="black", font=font, anchor="mm")
-    return np.asarray(image)

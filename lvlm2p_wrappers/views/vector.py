@@ -12,7 +12,8 @@ from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import EnvInfo
 from lvlm2p_wrappers.views.environment import refuse_action_wrappers
-from lvlm2p_wrappers.views.minigrid import TILE, minigrid_view, with_rulers
+from lvlm2p_wrappers.views.minigrid import minigrid_view
+from lvlm2p_wrappers.views.rulers import TILE, with_rulers
 from lvlm2p_wrappers.views.viewer import Viewer, rendered_view, viewer
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.views import View, action_names, vector_viewer, viewer
-from lvlm2p_wrappers.views.minigrid import TILE
+from lvlm2p_wrappers.views.rulers import TILE
 
 
 def lava_gap():
