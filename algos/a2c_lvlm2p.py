@@ -1,7 +1,7 @@
 """A2C whose loss also keeps the student close to a vision-language teacher (LVLM2P); see docs/a2c_lvlm2p.md."""
 
-import io
 import itertools
+import math
 import os
 from collections import namedtuple
 from contextlib import ExitStack
@@ -86,11 +86,6 @@ class Args:
         return self.num_envs * self.num_steps
 
 
-# What may change when a run is resumed: its length and its means, and not what it learns.
-RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"}
-RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
-
-
 def make_env(env_id, idx, capture_video, run_name):
     """Environment number idx, as the student sees it."""
     env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
@@ -123,29 +118,43 @@ def layer_init(layer, std=2**0.5):
 
 
 class Agent(nn.Module):
-    """The student: two small convolutions over the agent-centred planes; an actor and a critic share them."""
+    """The student: two small convolutions over the cells near the agent; an actor and a critic share them."""
 
     def __init__(self, envs):
         super().__init__()
-        planes, height, width = envs.single_observation_space.shape
-        conv1 = layer_init(nn.Conv2d(planes, 32, 3, padding=1))
-        conv2 = layer_init(nn.Conv2d(32, 32, 3))
-        dense = layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128))
-        self.network = nn.Sequential(conv1, nn.ReLU(), conv2, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
+        table = torch.tensor(AgentCentredObservation.TABLE, dtype=torch.float32)
+        self.register_buffer("table", table, persistent=False)
+        planes = table.shape[1]
+        self.rest = len(AgentCentredObservation.PLANES) - planes  # elements that are no cells
+        self.size = math.isqrt(envs.single_observation_space.shape[0] - self.rest)
+        window = min(self.size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
+        self.near = slice((self.size - window) // 2, (self.size + window) // 2)
+        self.far = nn.MaxPool2d(math.ceil(self.size / 5), ceil_mode=True)
+        coarse = planes * math.ceil(self.size / self.far.kernel_size) ** 2
+        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
+        self.conv1_rest = layer_init(nn.Linear(self.rest, 16))  # the same at every cell
+        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
+        self.dense = layer_init(nn.Linear(16 * (window - 2) ** 2 + coarse, 128))
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, obs):
         """The log-probabilities of all actions, and the value."""
-        hidden = self.network(obs.float())
+        cells, rest = obs[:, : -self.rest].int(), obs[:, -self.rest :].float()
+        cells = cells.unflatten(1, (self.size, self.size))
+        planes = nn.functional.embedding(cells, self.table).movedim(-1, 1)
+        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
+        hidden = self.conv2(hidden.relu()).relu()
+        hidden = self.dense(torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)).relu()
         return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
     def get_action_and_value(self, obs, action=None):
         """As in CleanRL; and the log-probabilities of all actions."""
         logprobs, value = self(obs)
-        policy = torch.distributions.Categorical(logits=logprobs, validate_args=False)
-        action = policy.sample() if action is None else action
-        return action, policy.log_prob(action), policy.entropy(), value, logprobs
+        action = torch.multinomial(logprobs.exp(), 1).squeeze(-1) if action is None else action
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        return action, logprobs.gather(-1, action[:, None]).squeeze(-1), entropy, value, logprobs
 
 
 # Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
@@ -242,17 +251,12 @@ def update(agent, optimizer, batch, args, lam):
     return measured
 
 
-def save(run, name, content):
-    """Write tensors and plain values into the run's folder."""
-    torch.save(content, buffer := io.BytesIO())
-    run.write(name, buffer.getvalue())
-
-
 def save_checkpoint(args, agent, optimizer, run):
     """Keep all that a killed run needs to be resumed."""
     learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict()}
     learnt["rng"] = torch.get_rng_state(), torch.cuda.get_rng_state_all()
-    save(run, "checkpoint.pt", {"algo": ALGO, "args": vars(args), **learnt, "run": run.state()})
+    kept = {"algo": ALGO, "args": vars(args), **learnt, "run": run.state()}
+    run.write("checkpoint.pt", lambda file: torch.save(kept, file))
 
 
 def load_checkpoint(run_dir):
@@ -271,17 +275,7 @@ def load_checkpoint(run_dir):
     return checkpoint
 
 
-def refuse_changes(args, kept):
-    """Raise a UsageError if a resumed run would learn something else than before."""
-    for name, before in kept.items():
-        given, flag = getattr(args, name), f"--{name.replace('_', '-')}"
-        # An annealed learning rate depends on where the run ends.
-        is_renewable = name in RENEWABLE and not (name == "total_timesteps" and args.anneal_lr)
-        if given != before and not is_renewable:
-            raise UsageError(f"--resume {args.resume}: it is a run with {flag} {before}, not with {flag} {given}")
-
-
-def train(args, envs, agent, optimizer, run, writer, device):
+def train(args, envs, agent, optimizer, run, device):
     """Collect, gather the teacher's labels, learn, log; until total_timesteps."""
     # Nobody else's layouts: not those of another seed, nor those that a resumed run has had before.
     seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs).tolist()
@@ -304,9 +298,7 @@ def train(args, envs, agent, optimizer, run, writer, device):
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         run.log(measured, args.lam)
         if args.lam > 0 and args.samples_every and iteration % args.samples_every == 0:
-            with run.waiting():
-                picture = envs.samples(agent(next_obs)[0].exp().numpy(force=True))
-            writer.add_image("teacher/samples", picture, run.global_step, dataformats="HWC")
+            run.add_samples(envs, agent(next_obs)[0].exp().numpy(force=True))
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
             save_checkpoint(args, agent, optimizer, run)
 
@@ -317,7 +309,7 @@ def main(args):
     name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     with TrainingRun(name, resume=args.resume) as run, ExitStack() as at_end:
         resumed = load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
-        refuse_changes(args, resumed["args"])
+        run.refuse_changes(vars(args), resumed["args"])
         if args.track:
             run.track(args.wandb_project_name, args.wandb_entity, vars(args))
         torch.manual_seed(args.seed)  # nothing else draws: the environments are seeded when they are reset
@@ -336,11 +328,12 @@ def main(args):
         teacher = envs.teacher if args.lam > 0 else None
         run.begin(ALGO, vars(args), teacher=teacher, writer=writer, state=resumed["run"])
         # In reverse order, and after Ctrl-C and errors, too: what was learnt and paid for is not lost.
-        at_end.callback(lambda: save(run, "student.pt", {"args": vars(args), "student": agent.state_dict()}))
+        student = {"args": vars(args), "student": agent.state_dict()}  # its tensors are the ones that learn
+        at_end.callback(run.write, "student.pt", lambda file: torch.save(student, file))
         if args.checkpoint_every:
             at_end.callback(save_checkpoint, args, agent, optimizer, run)
         at_end.callback(envs.close)
-        train(args, envs, agent, optimizer, run, writer, device)
+        train(args, envs, agent, optimizer, run, device)
     return run.summary
 
 

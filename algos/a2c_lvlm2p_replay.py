@@ -1,8 +1,7 @@
 """A2C that keeps a vision-language teacher's labels and replays them (LVLM2P); docs/a2c_lvlm2p_replay.md."""
 
-import copy
-import io
 import itertools
+import math
 import os
 from collections import namedtuple
 from contextlib import ExitStack
@@ -16,11 +15,12 @@ import torch.nn as nn
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from lvlm2p_wrappers import AgentCentredObservation, TrainingRun, UsageError, VectorTeacherWrapper, command_line
+from lvlm2p_wrappers import AgentCentredObservation, Lambda, TrainingRun, UsageError, VectorTeacherWrapper, command_line
 
 ALGO = "a2c_lvlm2p_replay"
 # Flags of version 0.1.0, and what has become of them.
-GONE = dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef"), "is gone: it did not help")
+GONE = dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef", "replay-size"), "is gone: it did not help")
+GONE |= {"lam-decay-steps": "is gone: lam falls by itself, as --lam-patience says"}
 GONE |= {"labels": f"is called --label-type now, a flag of algos/{ALGO.removesuffix('_replay')}.py"}
 
 
@@ -43,7 +43,6 @@ class Args:
     num_envs: int = 8  # the number of parallel game environments
     num_steps: int = 16  # the number of steps to run in each environment per policy rollout
     num_steps_alone: int = 16  # the number of steps once lam is 0
-    anneal_lr: bool = False  # toggle learning rate annealing to zero over total-timesteps
     gamma: float = 0.99  # the discount factor gamma
     gae_lambda: float = 0.95  # the lambda for the general advantage estimation
     norm_adv: bool = False  # toggles advantages normalization, per rollout
@@ -60,12 +59,11 @@ class Args:
     budget_calls: int | None = None  # the most calls; then training goes on without new labels
     offline: bool = False  # answer from the store alone
     lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain reinforcement learning without a teacher
-    lam_decay_steps: int = 6000  # timesteps in which lam falls to 0, where questions end (0: lam is constant)
+    lam_patience: float = 0.5  # lam falls to 0 in this times the frames of the student's progress (0: constant)
     label_temperature: float = 0.5  # labels are raised to the power of its inverse: below 1 they are sharpened
     ask_share: float = 1.0  # share of the frames to ask about; below 1 those with new views, each asked about once
-    replay_minibatches: int = 16  # minibatches of labels bought so far, after each rollout (0: no label replay)
+    replay_minibatches: int = 16  # minibatches of earlier labels after each rollout, fewer as lam falls (0: no replay)
     replay_batch: int = 256  # labels in each of them
-    replay_size: int = 20_000  # how many views' labels are kept for that, the last ones
     samples_every: int = 50  # updates between logged pictures of the distributions of teacher and student (0: none)
     checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
     resume: str | None = None  # folder of a run to continue: its flags, its weights, its curve
@@ -74,7 +72,7 @@ class Args:
         """Raise a UsageError that names the first value that cannot work."""
         at_least = {name: 0 for name, value in vars(self).items() if isinstance(value, int | float)}
         at_least |= dict.fromkeys(("num_envs", "num_steps", "concurrency"), 1)
-        at_least |= dict.fromkeys(("num_steps_alone", "replay_batch", "replay_size"), 1)
+        at_least |= dict.fromkeys(("num_steps_alone", "replay_batch"), 1)
         at_least["label_temperature"] = 0.1  # with less, powers of probabilities are no floats any more
         at_least["total_timesteps"] = self.batch_size
         for name, least in at_least.items():
@@ -90,11 +88,6 @@ class Args:
     def batch_size(self):
         """Frames of a rollout."""
         return self.num_envs * self.num_steps
-
-
-# What may change when a run is resumed: its length and its means, and not what it learns.
-RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"}
-RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
 
 
 def make_env(env_id, idx, capture_video, run_name):
@@ -129,29 +122,43 @@ def layer_init(layer, std=2**0.5):
 
 
 class Agent(nn.Module):
-    """The student: two small convolutions over the agent-centred planes; an actor and a critic share them."""
+    """The student: two small convolutions over the cells near the agent; an actor and a critic share them."""
 
     def __init__(self, envs):
         super().__init__()
-        planes, height, width = envs.single_observation_space.shape
-        conv1 = layer_init(nn.Conv2d(planes, 32, 3, padding=1))
-        conv2 = layer_init(nn.Conv2d(32, 32, 3))
-        dense = layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128))
-        self.network = nn.Sequential(conv1, nn.ReLU(), conv2, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
+        table = torch.tensor(AgentCentredObservation.TABLE, dtype=torch.float32)
+        self.register_buffer("table", table, persistent=False)
+        planes = table.shape[1]
+        self.rest = len(AgentCentredObservation.PLANES) - planes  # elements that are no cells
+        self.size = math.isqrt(envs.single_observation_space.shape[0] - self.rest)
+        window = min(self.size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
+        self.near = slice((self.size - window) // 2, (self.size + window) // 2)
+        self.far = nn.MaxPool2d(math.ceil(self.size / 5), ceil_mode=True)
+        coarse = planes * math.ceil(self.size / self.far.kernel_size) ** 2
+        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
+        self.conv1_rest = layer_init(nn.Linear(self.rest, 16))  # the same at every cell
+        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
+        self.dense = layer_init(nn.Linear(16 * (window - 2) ** 2 + coarse, 128))
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, obs):
         """The log-probabilities of all actions, and the value."""
-        hidden = self.network(obs.float())
+        cells, rest = obs[:, : -self.rest].int(), obs[:, -self.rest :].float()
+        cells = cells.unflatten(1, (self.size, self.size))
+        planes = nn.functional.embedding(cells, self.table).movedim(-1, 1)
+        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
+        hidden = self.conv2(hidden.relu()).relu()
+        hidden = self.dense(torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)).relu()
         return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
     def get_action_and_value(self, obs, action=None):
         """As in CleanRL; and the log-probabilities of all actions."""
         logprobs, value = self(obs)
-        policy = torch.distributions.Categorical(logits=logprobs, validate_args=False)
-        action = policy.sample() if action is None else action
-        return action, policy.log_prob(action), policy.entropy(), value, logprobs
+        action = torch.multinomial(logprobs.exp(), 1).squeeze(-1) if action is None else action
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        return action, logprobs.gather(-1, action[:, None]).squeeze(-1), entropy, value, logprobs
 
 
 # Tensors of shape (num_steps, num_envs, ...); `dones` is 1 where `obs` begins a new episode.
@@ -255,6 +262,7 @@ class Labels:
         self.shape, self.args = envs.single_observation_space.shape, args
         self.kept = {}  # the label of each view: (n_actions,) by the bytes of the observation
         self.asked_now = set()  # views asked about in the present rollout
+        self.distances = []  # KL(teacher || student) of the last new labels, before the student learnt from them
         self.asked = 0  # frames asked about so far
 
     def ask(self, envs, obs, global_step):
@@ -271,48 +279,47 @@ class Labels:
         self.asked_now.update(drawn)
         self.asked += len(drawn)
 
-    def keep(self, rollout, probs, mask):
-        """Keep a rollout's labels, (num_steps, num_envs, n_actions), where the mask is True."""
+    def keep(self, agent, batch):
+        """Keep a batch's labels; returns the student's mean distance to the last new ones, None if there are none."""
         self.asked_now.clear()
-        if self.args.replay_minibatches:
-            views = (view.tobytes() for view in rollout.obs.flatten(0, 1).cpu().numpy())
-            self.kept |= itertools.compress(zip(views, probs.flatten(0, 1), strict=True), mask.flatten().tolist())
-            self.kept = dict([*self.kept.items()][-self.args.replay_size :])
+        with torch.no_grad():
+            student, _ = agent(batch.obs)
+        for row in batch.teacher_mask.nonzero().flatten().tolist():
+            view, label = batch.obs[row].cpu().numpy().tobytes(), batch.teacher_probs[row]
+            if view not in self.kept:
+                self.distances.append(distillation_loss(label, student[row], torch.tensor(True)).item())
+            self.kept[view] = label.cpu()
+        self.distances = self.distances[-256:]
+        return float(np.mean(self.distances)) if self.distances else None
 
     def learn(self, agent, optimizer, lam):
         """Some minibatches of the distillation loss over labels drawn from those kept; returns its mean."""
         if not (self.args.replay_minibatches and self.kept):
             return {}
-        kept, losses, device = [*self.kept.items()], [], next(agent.parameters()).device
+        views = torch.frombuffer(bytearray().join(self.kept), dtype=torch.uint8).view(-1, *self.shape)
+        probs, losses, device = torch.stack([*self.kept.values()]), [], next(agent.parameters()).device
+        # Fewer minibatches as lam falls: Adam's steps would stay as long if the loss alone became smaller.
+        drawn = torch.randint(len(views), (math.ceil(lam * self.args.replay_minibatches), self.args.replay_batch))
         # The critic shares most of the weights. It is held at its values, as Phasic Policy Gradient (Cobbe et al. 2021)
         # holds the policy: with a critic that is worth nothing, reinforcement ruins the student once lam has fallen.
-        before = copy.deepcopy(agent)
-        for _ in range(self.args.replay_minibatches):
-            rows = torch.randint(len(kept), (self.args.replay_batch,))
-            views, probs = zip(*(kept[row] for row in rows.tolist()), strict=True)
-            obs = torch.frombuffer(bytearray().join(views), dtype=torch.uint8).view(-1, *self.shape).to(device)
-            student, value = agent(obs)
-            with torch.no_grad():
-                _, value_before = before(obs)
-            kl = distillation_loss(torch.stack(probs).to(device), student, torch.ones_like(rows, dtype=torch.bool))
+        with torch.no_grad():
+            values = [agent(views[rows].to(device))[1] for rows in drawn]
+        for rows, value_before in zip(drawn, values, strict=True):
+            student, value = agent(views[rows].to(device))
+            kl = distillation_loss(probs[rows].to(device), student, torch.ones_like(value, dtype=torch.bool))
             v_loss = 0.5 * ((value - value_before) ** 2).mean()
-            descend(agent, optimizer, lam * kl + self.args.vf_coef * v_loss, self.args)
+            descend(agent, optimizer, kl + self.args.vf_coef * v_loss, self.args)
             losses.append(kl.item())
         return {"teacher/replay_kl": float(np.mean(losses))}
 
 
-def save(run, name, content):
-    """Write tensors and plain values into the run's folder."""
-    torch.save(content, buffer := io.BytesIO())
-    run.write(name, buffer.getvalue())
-
-
-def save_checkpoint(args, agent, optimizer, run, labels):
+def save_checkpoint(args, agent, optimizer, run, labels, weight):
     """Keep all that a killed run needs to be resumed."""
     learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict()}
     learnt["rng"] = torch.get_rng_state(), torch.cuda.get_rng_state_all()
-    learnt["labels"] = labels.kept, labels.asked
-    save(run, "checkpoint.pt", {"algo": ALGO, "args": vars(args), **learnt, "run": run.state()})
+    learnt |= {"labels": (labels.kept, labels.asked, labels.distances), "weight": weight.state()}
+    kept = {"algo": ALGO, "args": vars(args), **learnt, "run": run.state()}
+    run.write("checkpoint.pt", lambda file: torch.save(kept, file))
 
 
 def load_checkpoint(run_dir):
@@ -331,51 +338,38 @@ def load_checkpoint(run_dir):
     return checkpoint
 
 
-def refuse_changes(args, kept):
-    """Raise a UsageError if a resumed run would learn something else than before."""
-    for name, before in kept.items():
-        given, flag = getattr(args, name), f"--{name.replace('_', '-')}"
-        # An annealed learning rate depends on where the run ends.
-        is_renewable = name in RENEWABLE and not (name == "total_timesteps" and args.anneal_lr)
-        if given != before and not is_renewable:
-            raise UsageError(f"--resume {args.resume}: it is a run with {flag} {before}, not with {flag} {given}")
-
-
-def train(args, envs, agent, optimizer, run, writer, labels, device):
+def train(args, envs, agent, optimizer, run, labels, weight, device):
     """Collect, gather the teacher's labels, learn, log; until total_timesteps."""
     # Nobody else's layouts: not those of another seed, nor those that a resumed run has had before.
     seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs).tolist()
     next_obs = torch.as_tensor(envs.reset(seed=seeds)[0], device=device)
     next_done = torch.zeros(args.num_envs, device=device)
     for iteration in itertools.count():
-        lam = args.lam * max(1 - run.global_step / args.lam_decay_steps, 0) if args.lam_decay_steps else args.lam
-        num_steps = args.num_steps if lam > 0 else args.num_steps_alone
+        lam, num_steps = weight.lam, args.num_steps if weight.lam > 0 else args.num_steps_alone
         if run.global_step + num_steps * args.num_envs > args.total_timesteps:
             break
-        if args.anneal_lr:
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - run.global_step / args.total_timesteps)
         if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
             labels.ask(envs, next_obs, run.global_step)
-            with run.waiting():
-                picture = envs.samples(agent(next_obs)[0].exp().numpy(force=True))
-            writer.add_image("teacher/samples", picture, run.global_step, dataformats="HWC")
+            run.add_samples(envs, agent(next_obs)[0].exp().numpy(force=True))
         ask = labels.ask if lam > 0 else lambda *_: None
         rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, num_steps, run, ask)
         probs, mask = gather_labels(envs, args, rollout, run)
         with torch.no_grad():
             _, next_value = agent(next_obs)
         advantages, returns = compute_gae(rollout, next_value, next_done, args)
-        measured = update(agent, optimizer, make_batch(rollout, advantages, returns, probs, mask), args, lam)
+        batch = make_batch(rollout, advantages, returns, probs, mask)
+        distance = labels.keep(agent, batch) if lam > 0 else None
+        measured = update(agent, optimizer, batch, args, lam)
         if lam > 0:
-            labels.keep(rollout, probs, mask)
             measured |= labels.learn(agent, optimizer, lam)
+            weight.update(run.global_step, distance, run.mean_return(50))
         if (variance := returns.var(correction=0)) > 0:
             unexplained = (returns - rollout.values).var(correction=0) / variance
             measured["losses/explained_variance"] = 1 - unexplained.item()
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         run.log(measured, lam)
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
-            save_checkpoint(args, agent, optimizer, run, labels)
+            save_checkpoint(args, agent, optimizer, run, labels, weight)
 
 
 def main(args):
@@ -384,7 +378,7 @@ def main(args):
     name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     with TrainingRun(name, resume=args.resume) as run, ExitStack() as at_end:
         resumed = load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
-        refuse_changes(args, resumed["args"])
+        run.refuse_changes(vars(args), resumed["args"])
         if args.track:
             run.track(args.wandb_project_name, args.wandb_entity, vars(args))
         torch.manual_seed(args.seed)  # nothing else draws: the environments are seeded when they are reset
@@ -394,9 +388,10 @@ def main(args):
         envs = make_envs(args, run.folder.name, **run.spent(resumed["run"]))
         agent = Agent(envs).to(device)
         optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
-        labels = Labels(envs, args)
+        labels, weight = Labels(envs, args), Lambda(args.lam, args.lam_patience)
         if args.resume:
-            labels.kept, labels.asked = resumed["labels"]
+            labels.kept, labels.asked, labels.distances = resumed["labels"]
+            weight.load_state(resumed["weight"])
             agent.load_state_dict(resumed["student"])
             optimizer.load_state_dict(resumed["optimizer"])
             torch.set_rng_state(resumed["rng"][0])
@@ -405,11 +400,12 @@ def main(args):
         teacher = envs.teacher if args.lam > 0 else None
         run.begin(ALGO, vars(args), teacher=teacher, writer=writer, state=resumed["run"])
         # In reverse order, and after Ctrl-C and errors, too: what was learnt and paid for is not lost.
-        at_end.callback(lambda: save(run, "student.pt", {"args": vars(args), "student": agent.state_dict()}))
+        student = {"args": vars(args), "student": agent.state_dict()}  # its tensors are the ones that learn
+        at_end.callback(run.write, "student.pt", lambda file: torch.save(student, file))
         if args.checkpoint_every:
-            at_end.callback(save_checkpoint, args, agent, optimizer, run, labels)
+            at_end.callback(save_checkpoint, args, agent, optimizer, run, labels, weight)
         at_end.callback(envs.close)
-        train(args, envs, agent, optimizer, run, writer, labels, device)
+        train(args, envs, agent, optimizer, run, labels, weight, device)
     return run.summary
 
 

@@ -5,6 +5,7 @@ python algos/evaluate.py runs/MiniGrid-LavaGapS7-v0__ppo_lvlm2p__1__1790000000
 
 import json
 import logging
+import math
 import pickle
 import shutil
 import subprocess
@@ -58,41 +59,55 @@ def layer_init(layer, std=2**0.5):
 
 
 class Agent(nn.Module):
-    """The student: two small convolutions over the agent-centred planes; an actor and a critic share them."""
+    """The student: two small convolutions over the cells near the agent; an actor and a critic share them."""
 
     def __init__(self, envs):
         super().__init__()
-        planes, height, width = envs.single_observation_space.shape
-        conv1 = layer_init(nn.Conv2d(planes, 32, 3, padding=1))
-        conv2 = layer_init(nn.Conv2d(32, 32, 3))
-        dense = layer_init(nn.Linear(32 * (height - 2) * (width - 2), 128))
-        self.network = nn.Sequential(conv1, nn.ReLU(), conv2, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
+        table = torch.tensor(AgentCentredObservation.TABLE, dtype=torch.float32)
+        self.register_buffer("table", table, persistent=False)
+        planes = table.shape[1]
+        self.rest = len(AgentCentredObservation.PLANES) - planes  # elements that are no cells
+        self.size = math.isqrt(envs.single_observation_space.shape[0] - self.rest)
+        window = min(self.size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
+        self.near = slice((self.size - window) // 2, (self.size + window) // 2)
+        self.far = nn.MaxPool2d(math.ceil(self.size / 5), ceil_mode=True)
+        coarse = planes * math.ceil(self.size / self.far.kernel_size) ** 2
+        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
+        self.conv1_rest = layer_init(nn.Linear(self.rest, 16))  # the same at every cell
+        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
+        self.dense = layer_init(nn.Linear(16 * (window - 2) ** 2 + coarse, 128))
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, obs):
         """The log-probabilities of all actions, and the value."""
-        hidden = self.network(obs.float())
+        cells, rest = obs[:, : -self.rest].int(), obs[:, -self.rest :].float()
+        cells = cells.unflatten(1, (self.size, self.size))
+        planes = nn.functional.embedding(cells, self.table).movedim(-1, 1)
+        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
+        hidden = self.conv2(hidden.relu()).relu()
+        hidden = self.dense(torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)).relu()
         return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
     def get_action_and_value(self, obs, action=None):
         """As in CleanRL; and the log-probabilities of all actions."""
         logprobs, value = self(obs)
-        policy = torch.distributions.Categorical(logits=logprobs, validate_args=False)
-        action = policy.sample() if action is None else action
-        return action, policy.log_prob(action), policy.entropy(), value, logprobs
+        action = torch.multinomial(logprobs.exp(), 1).squeeze(-1) if action is None else action
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        return action, logprobs.gather(-1, action[:, None]).squeeze(-1), entropy, value, logprobs
 
 
 class Policy(nn.Module):
-    """What is left to be used after training: planes (batch, 58, S, S), uint8, to action logits (batch, n)."""
+    """What is used after training: observations (batch, length), uint8, to log-probabilities (batch, n)."""
 
     def __init__(self, agent):
         super().__init__()
-        self.network, self.actor = agent.network, agent.actor
+        self.agent = agent
 
     def forward(self, obs):
         """The logits; the greedy action is where they are highest."""
-        return self.actor(self.network(obs.float()))
+        return self.agent(obs)[0]
 
 
 def load_student(run_dir, trust):
@@ -167,7 +182,7 @@ def export(policy, obs, file):
     except ImportError:
         return "the package onnxscript is missing; pip install onnxscript"
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
-    obs = torch.as_tensor(obs).repeat(2, 1, 1, 1)  # from one row alone it would take the batch's size for a constant
+    obs = torch.as_tensor(obs).repeat(2, 1)  # from one row alone it would take the batch's size for a constant
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             policy,
@@ -184,7 +199,7 @@ def export(policy, obs, file):
 
 
 def onnx_actor(file):
-    """The file's student by onnxruntime, from planes to an action's number; None without file or package."""
+    """The file's student by onnxruntime, from observations to an action's number; None without file or package."""
     try:
         import onnxruntime
     except ImportError:
@@ -198,7 +213,7 @@ def onnx_actor(file):
 
 
 def us_per_action(act, obs, repeats=1000):
-    """Microseconds from an observation (1, 58, S, S) to an action: the median, which a busy machine disturbs least."""
+    """Microseconds from an observation (1, length) to an action: the median, which a busy machine disturbs least."""
     took = []
     with torch.inference_mode():
         for _ in range(repeats + 50):

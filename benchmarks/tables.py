@@ -115,7 +115,7 @@ def comparison_table(results, suite):
 def fewer_labels_table(results):
     """How many times as many frames our method needs with the smallest share of the labels as with all of them."""
     quality, few, lines = results.of("quality"), f"{min(SHARES):.0%}", []
-    for method in ("best", "best, slow decay"):
+    for method in ("best",):
         pairs = []
         for task in TASKS:
             pair = [quality.get((task, "ppo", f"{method}, {share} of the labels")) for share in (few, "100%")]

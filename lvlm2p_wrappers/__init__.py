@@ -13,6 +13,7 @@ from lvlm2p_wrappers.errors import (
     TransportError,
     UsageError,
 )
+from lvlm2p_wrappers.lambda_weight import Lambda
 from lvlm2p_wrappers.observations import AgentCentredObservation
 from lvlm2p_wrappers.records import View
 from lvlm2p_wrappers.replies import Advice
@@ -26,6 +27,7 @@ __all__ = [
     "AgentCentredObservation",
     "BadReplyError",
     "BudgetError",
+    "Lambda",
     "ModelError",
     "PromptError",
     "StoreError",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from typing import Any
 
@@ -9,13 +11,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from minigrid.core.constants import COLOR_TO_IDX, STATE_TO_IDX
-from minigrid.core.world_object import WorldObj
+from minigrid.core.world_object import Door, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from lvlm2p_wrappers.errors import UsageError
 
-Planes = NDArray[np.uint8]
+Symbols = NDArray[np.uint8]
 
 _TYPES = ("wall", "floor", "door", "key", "ball", "box", "goal", "lava")
 _COLOURS = tuple(COLOR_TO_IDX)
@@ -26,49 +28,61 @@ _WORDS = ("go", "pick", "open", "put", "then", "after", "left", "right", "front"
 # "room" (LockedRoom) and "object" (BabyAI) are of no type that a cell has, and still carry a colour.
 _MENTION = re.compile(rf"\b(?:({'|'.join(_COLOURS)}) )?({'|'.join(_MENTIONED)}|object|room)\b")
 
-_CELL = (*_TYPES, *_COLOURS, *_STATES)
-_OBJECT = tuple(f"carrying {name}" for name in (*_CARRIED, *_COLOURS))
+_MARKS = ("mentioned first", "mentioned later")
+_CELL = (*_TYPES, *_COLOURS, *_STATES, *_MARKS)
+_OBJECT = tuple(f"carrying {name}" for name in (*_CARRIED, *_COLOURS, *_MARKS))
 _MISSION = tuple(f"mission {slot} {name}" for slot in ("first", "later") for name in (*_MENTIONED, *_COLOURS))
-_PLANES = (*_CELL, *_OBJECT, *_MISSION, *(f"mission word {word}" for word in _WORDS))
+_REST = (*_OBJECT, *_MISSION, *(f"mission word {word}" for word in _WORDS))
 
-
-def _one_hot_of_cells() -> tuple[dict[tuple[str, str, int], int], Planes]:
-    """Number the things that can stand in a cell, and give each number its column of the cell planes."""
-    things = [(kind, colour, state) for kind in _TYPES for colour in _COLOURS for state in STATE_TO_IDX.values()]
-    codes = {thing: code for code, thing in enumerate(things, start=1)}  # 0 is the empty cell
-    table = np.zeros((len(_CELL), len(things) + 1), np.uint8)
-    for (kind, colour, state), code in codes.items():
-        table[_CELL.index(kind), code] = table[_CELL.index(colour), code] = 1
-        if kind == "door":
-            table[_CELL.index(_STATES[state]), code] = 1
-    return codes, table
-
-
-_CODES, _TABLE = _one_hot_of_cells()
-_WALL = _CODES["wall", "grey", 0]
+# What can stand in a cell, by its number; nothing comes first.
+_THINGS = (
+    ("", "", ""),
+    *((kind, colour, "") for kind in _TYPES if kind != "door" for colour in _COLOURS),
+    *(("door", colour, state) for colour in _COLOURS for state in _STATES),
+)
+_CODES = {thing: code for code, thing in enumerate(_THINGS)}
+# Numbers from len(_THINGS) on are of things that the mission mentions: first, later, both.
+_TABLE = np.array(
+    [
+        [*(name in thing for name in _CELL[: -len(_MARKS)]), mark & 1, mark >> 1]
+        for mark in range(4)
+        for thing in _THINGS
+    ],
+    np.uint8,
+)
+_WALL = _CODES["wall", "grey", ""]
 
 
 def _code(thing: WorldObj | None) -> int:
     if thing is None:
         return 0
-    return _CODES[thing.type, thing.color, thing.encode()[2] if thing.type == "door" else 0]
+    state = ""
+    if isinstance(thing, Door):
+        state = "open" if thing.is_open else "locked" if thing.is_locked else "closed"
+    return _CODES[thing.type, thing.color, state]
 
 
 class AgentCentredObservation(
-    gym.ObservationWrapper[Planes, Any, Any],
+    gym.ObservationWrapper[Symbols, Any, Any],
     gym.utils.RecordConstructorArgs,
 ):
     """Shows the full grid of a MiniGrid or BabyAI env around the agent, which stands in the middle and faces up.
 
-    The observation is a ``uint8`` array of zeros and ones of shape ``(58, size, size)``, planes first as torch's
-    convolutions want them, with ``size = 2 * max(width, height) - 3``. The agent is at ``[size // 2, size // 2]``, the
-    cell ahead of it one row above, and what lies outside of the grid is grey wall. The size loses nothing: MiniGrid's
-    agent never stands on the outermost ring, so that no cell is farther than ``max(width, height) - 2`` from it.
+    The observation is a ``uint8`` vector of ``size * size + 43`` elements, with ``size = 2 * max(width, height) - 3``.
+    The first ``size * size`` are the cells, row by row, each as the number of what stands in it. The agent is at
+    ``[size // 2, size // 2]``, the cell ahead of it one row above, and what lies outside of the grid is grey wall. The
+    size loses nothing: MiniGrid's agent never stands on the outermost ring, so that no cell is farther than
+    ``max(width, height) - 2`` from it.
 
-    :attr:`PLANES` names the planes. Those of a cell are one-hot: its object's type, colour and, for a door, state.
-    The others are constant over the window, so that a convolution can compare them with every cell: the type and colour
-    of the carried object; of the first object that the mission mentions; of all that it mentions later, together; and
-    the words of the mission that tell BabyAI's tasks apart. As in the picture, what a box contains is not shown.
+    :attr:`TABLE` gives the planes that each number stands for: its object's type, colour and, for a door, state; and
+    whether the mission mentions such an object, first or later. The last 43 elements are zeros and ones: the same of
+    the carried object; type and colour of the first object that the mission mentions; of all that it mentions later,
+    together; and the words of the mission that tell BabyAI's tasks apart. As in the picture, what a box contains is not
+    shown. :attr:`PLANES` names the planes of a cell and then these elements; :meth:`planes` lays all of them out for a
+    convolution.
+
+    The env's own observation, a partial view that takes nine tenths of the time of a step, is not drawn any more: what
+    wraps the env further inside gets one whose picture is black.
 
     Args:
         env: a MiniGrid env, wrapped or not.
@@ -80,11 +94,17 @@ class AgentCentredObservation(
         >>> import gymnasium as gym, minigrid
         >>> env = AgentCentredObservation(gym.make("MiniGrid-LavaGapS7-v0"))
         >>> obs, info = env.reset(seed=0)
-        >>> obs.shape, obs.dtype
-        ((58, 11, 11), dtype('uint8'))
+        >>> obs.shape, obs.dtype  # 11 x 11 cells and 43 elements more
+        ((164,), dtype('uint8'))
+        >>> env.planes(obs).shape
+        (62, 11, 11)
     """
 
-    PLANES: tuple[str, ...] = _PLANES
+    PLANES: tuple[str, ...] = (*_CELL, *_REST)
+    """Names: the columns of `TABLE`, then the elements after the cells."""
+
+    TABLE: Symbols = _TABLE
+    """Zeros and ones, shape ``(244, 19)``: row ``n`` has the planes of the cells whose number is ``n``."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         grid_env = env.unwrapped
@@ -97,42 +117,89 @@ class AgentCentredObservation(
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ObservationWrapper.__init__(self, env)
         self._grid_env = grid_env
-        self._reach = max(grid_env.width, grid_env.height) - 2
-        self._size = 2 * self._reach + 1
-        self.observation_space = Box(0, 1, (len(_PLANES), self._size, self._size), np.uint8)
+        reach = max(grid_env.width, grid_env.height) - 2
+        self._size = 2 * reach + 1
+        self.observation_space = Box(0, len(_TABLE) - 1, (self._size**2 + len(_REST),), np.uint8)
         # The grid with enough wall around it for a window at any place; only its middle changes.
-        shape = (grid_env.height + 2 * self._reach, grid_env.width + 2 * self._reach)
-        self._padded = np.full(shape, _WALL, np.int64)
-        self._inside = self._padded[self._reach : -self._reach, self._reach : -self._reach]
+        self._padded = np.full((grid_env.height + 2 * reach, grid_env.width + 2 * reach), _WALL, np.uint8)
+        self._inside = self._padded[reach:-reach, reach:-reach]
+        self._things: list[WorldObj | None] = []
+        self._doors: list[tuple[int, int, WorldObj]] = []
         self._mission: str | None = None
-        self._mission_planes = np.zeros(0, np.uint8)
+        self._marks, self._about_mission = _marks(""), _about_mission("")
+        view = grid_env.observation_space["image"].shape
+        grid_env.gen_obs = lambda: {
+            "image": np.zeros(view, np.uint8),
+            "direction": grid_env.agent_dir,
+            "mission": grid_env.mission,
+        }
 
-    def observation(self, observation: Any) -> Planes:  # noqa: ARG002
+    @classmethod
+    def planes(cls, observation: Symbols) -> Symbols:
+        """Lay an observation out as planes for a convolution.
+
+        Args:
+            observation: what this wrapper returned; uint8, shape ``(size * size + 43,)``.
+
+        Returns:
+            Zeros and ones, uint8, shape ``(62, size, size)``; what is not about a cell is constant over its plane.
+        """
+        size = math.isqrt(len(observation) - len(_REST))
+        cells, rest = np.split(observation, [size * size])
+        constant = np.broadcast_to(rest[:, None, None], (len(_REST), size, size))
+        return np.concatenate([cls.TABLE.T[:, cells].reshape(-1, size, size), constant])
+
+    def observation(self, observation: Any) -> Symbols:  # noqa: ARG002
         """Encode the env's present state; the env's own observation, a partial view, is ignored."""
         grid_env, size = self._grid_env, self._size
-        # By hand, not by `grid.encode()`, which costs as much as the whole of `env.step`.
-        codes = [_code(thing) for thing in grid_env.grid.grid]
-        self._inside[...] = np.reshape(codes, self._inside.shape)
+        if grid_env.mission != self._mission:
+            self._mission, self._things = grid_env.mission, []
+            self._marks, self._about_mission = _marks(grid_env.mission), _about_mission(grid_env.mission)
+        self._update_cells()
         column, row = grid_env.agent_pos
         window = self._padded[row : row + size, column : column + size]
         window = np.rot90(window, grid_env.agent_dir + 1)  # direction 0 looks right, and quarter turns go left
-        if grid_env.mission != self._mission:
-            self._mission, self._mission_planes = grid_env.mission, _planes_of_mission(grid_env.mission)
-        planes = np.empty((len(_PLANES), size, size), np.uint8)
-        planes[: len(_CELL)] = _TABLE[:, window]
-        planes[len(_CELL) : len(_CELL) + len(_OBJECT)] = _planes_of_carried(grid_env.carrying)[:, None, None]
-        planes[len(_CELL) + len(_OBJECT) :] = self._mission_planes[:, None, None]
-        return planes
+        about_carried = _about_carried(_code(grid_env.carrying), int(self._marks[_code(grid_env.carrying)]))
+        return np.concatenate([window.ravel(), about_carried, self._about_mission])
+
+    def _update_cells(self) -> None:
+        """Write what stands in the cells into the window's grid."""
+        things, width = self._grid_env.grid.grid, self._grid_env.width
+        # Things are compared by identity, which is quick, and doors alone change without being replaced.
+        if things != self._things:
+            codes = np.array([_code(thing) for thing in things])
+            self._inside[...] = self._marked(codes).reshape(self._inside.shape)
+            self._things = [*things]
+            places = enumerate(things)
+            self._doors = [(*divmod(i, width), thing) for i, thing in places if isinstance(thing, Door)]
+        for row, column, door in self._doors:
+            self._inside[row, column] = self._marked(_code(door))
+
+    def _marked(self, codes: Any) -> Any:
+        """The numbers of things, other ones for those that the mission mentions."""
+        return codes + len(_THINGS) * self._marks[codes]
 
 
-def _planes_of_carried(thing: WorldObj | None) -> Planes:
-    planes = np.zeros(len(_OBJECT), np.uint8)
-    if thing is not None:
-        planes[:] = [name in (thing.type, thing.color) for name in (*_CARRIED, *_COLOURS)]
-    return planes
+@functools.lru_cache(maxsize=1024)
+def _about_carried(code: int, mark: int) -> Symbols:
+    names = (*_THINGS[code], *(name for bit, name in enumerate(_MARKS) if mark >> bit & 1))
+    return np.array([name in names for name in (*_CARRIED, *_COLOURS, *_MARKS)], np.uint8)
 
 
-def _planes_of_mission(mission: str) -> Planes:
+@functools.lru_cache(maxsize=1024)
+def _marks(mission: str) -> NDArray[np.int64]:
+    """For each thing that can stand in a cell: 1 if a mission mentions it first, 2 if later, 3 if both; else 0."""
+    marks = np.zeros(len(_THINGS), np.int64)
+    for place, (colour, kind) in enumerate(_MENTION.findall(mission)):
+        kinds = _CARRIED if kind == "object" else (kind,)
+        for code, thing in enumerate(_THINGS):
+            if thing[0] in kinds and colour in ("", thing[1]):
+                marks[code] |= 1 << min(place, 1)
+    return marks
+
+
+@functools.lru_cache(maxsize=1024)
+def _about_mission(mission: str) -> Symbols:
     """Encode a mission: the first object it mentions, the others together, and the words that tell tasks apart."""
     slots = np.zeros((2, len(_MENTIONED) + len(_COLOURS)), np.uint8)
     for place, (colour, kind) in enumerate(_MENTION.findall(mission)):
@@ -141,6 +208,5 @@ def _planes_of_mission(mission: str) -> Planes:
             slot[_MENTIONED.index(kind)] = 1
         if colour:
             slot[len(_MENTIONED) + _COLOURS.index(colour)] = 1
-    used = set(re.findall(r"\w+", mission))
-    words = np.array([word in used for word in _WORDS], np.uint8)
-    return np.concatenate([slots.ravel(), words])
+    words = set(re.findall(r"\w+", mission))
+    return np.concatenate([slots.ravel(), np.array([word in words for word in _WORDS], np.uint8)])

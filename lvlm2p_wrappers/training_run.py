@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -11,10 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, TextIO
 
 import filelock
 import gymnasium as gym
@@ -25,9 +26,14 @@ from rich.progress import Progress
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.redaction import printable
 from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.vector import VectorTeacherWrapper
 
 PROGRESS_EVERY_S = 30.0
 """How often the progress is printed where standard output is no terminal, and so has no progress bar."""
+
+_RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"}
+_RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
+"""Flags that may change when a run is resumed: its length and its means, and not what it learns."""
 
 _OF_TEACHER = ("labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd")
 _IN_CURVE = ("lam", "kl", "agreement", "labels", "calls", "cost_usd")
@@ -119,6 +125,25 @@ class TrainingRun:
         counts = self._counted_before(state)
         return {"spent_usd": counts["charged_usd"], "spent_calls": counts["calls"]}
 
+    def refuse_changes(self, args: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+        """Check that a resumed run learns what it learnt before.
+
+        Args:
+            args: the script's flags.
+            kept: those in the checkpoint; empty for a new run.
+
+        Raises:
+            UsageError: if a flag has changed that decides what is learnt.
+        """
+        for name, before in kept.items():
+            # An annealed learning rate depends on where the run ends.
+            is_renewable = name in _RENEWABLE and not (name == "total_timesteps" and args.get("anneal_lr"))
+            if args[name] != before and not is_renewable:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"--resume {self.folder}: it is a run with {flag} {before}, not with {flag} {args[name]}"
+                )
+
     def begin(
         self,
         algo: str,
@@ -145,10 +170,9 @@ class TrainingRun:
         self._counts_before: Counter[str] = Counter()
         self._counts_before = Counter(self._counts())
         self._counts_before.subtract(self._counted_before(state))
-        file = self.folder / "curve.csv"
-        kept = (line for line in self._curve_so_far() if _is_up_to(self.global_step, line))
-        self.write(file.name, "".join(kept).encode())
-        self._curve = file.open("a", newline="")
+        self._curve, self._episodes_csv = self._continued("curve.csv"), self._continued("episodes.csv")
+        if not self._episodes_csv.tell():
+            csv.writer(self._episodes_csv).writerow(("global_step", "return", "length", "success"))
         self._bar = Progress(disable=not (sys.stdout and sys.stdout.isatty()))
         self._task, self._printed = self._bar.add_task("", total=args["total_timesteps"]), time.perf_counter()
         self._bar.start()
@@ -171,8 +195,14 @@ class TrainingRun:
             episode = infos["final_info"]["episode"]
             self._episodes += 1
             self._ends.append((float(episode["r"][i]), float(rewards[i] > 0)))
+            end = (self.global_step, round(float(episode["r"][i]), 6), int(episode["l"][i]), int(rewards[i] > 0))
+            csv.writer(self._episodes_csv).writerow(end)
             self._add({"charts/episodic_return": episode["r"][i], "charts/episodic_length": episode["l"][i]})
         self._end_if_asked()
+
+    def mean_return(self, episodes: int) -> float | None:
+        """The mean return of the last episodes, at most 100; None before there are so many."""
+        return self._mean_of_last(episodes, 0)
 
     def log(self, measured: Mapping[str, float], lam: float) -> None:
         """Log what an update measured, with its weight of the distillation loss: TensorBoard, curve.csv, progress."""
@@ -182,16 +212,29 @@ class TrainingRun:
             measured |= {f"teacher/{name}": teacher[name] for name in ("labels", "calls", "bad_replies", "cost_usd")}
             measured |= {"teacher/cached_share": teacher["cached"] / max(teacher["labels"], 1), "teacher/lam": lam}
         self._add(measured)
-        row = figures | {"mean_return_50": self._mean_of_last(50, 0)}
+        row = figures | {"mean_return_50": self.mean_return(50)}
         row |= {name: measured.get(f"teacher/{name}") for name in _IN_CURVE}
         csv.writer(self._curve).writerows([row.values()] if self._curve.tell() else [row, row.values()])
         self._curve.flush()
+        self._episodes_csv.flush()
         names = ("global_step", "mean_return_100", "success_100", "steps_per_s", "labels", "calls", "cost_usd")
         text = "  ".join(f"{name} {round(row[name], 3):,}" for name in names if row[name] is not None)
         self._bar.update(self._task, completed=self.global_step, description=text)
         if self._bar.disable and time.perf_counter() - self._printed >= PROGRESS_EVERY_S:
             self._printed = time.perf_counter()
             print(text, flush=True)  # noqa: T201 -- a training script's output
+
+    def add_samples(self, envs: VectorTeacherWrapper, student_probs: NDArray[np.float32]) -> None:
+        """Log a picture of what teacher and student make of the current observations.
+
+        Args:
+            envs: the environments, under the teacher's wrapper.
+            student_probs: the student's distributions, shape (num_envs, n_actions).
+        """
+        with self.waiting():
+            picture = envs.samples(student_probs)
+        if self._writer:
+            self._writer.add_image("teacher/samples", picture, self.global_step, dataformats="HWC")
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the log: numbers, lists and dicts."""
@@ -209,12 +252,19 @@ class TrainingRun:
         finally:
             self._is_waiting = False
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Callable[[BinaryIO], object]) -> None:
         """Write a whole file into the folder or none, and never through a link that somebody has put there.
+
+        Args:
+            name: the file's name.
+            content: its bytes, or what writes them into a file that it is given.
 
         Raises:
             OSError: if it cannot be written, with the file's name.
         """
+        if callable(content):
+            content(buffer := io.BytesIO())
+            content = buffer.getvalue()
         file, part = self.folder / name, self.folder / f"{name}.part"
         try:
             part.unlink(missing_ok=True)
@@ -225,25 +275,36 @@ class TrainingRun:
             part.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(file)) from error
 
+    def _continued(self, name: str) -> TextIO:
+        """Open a table of the run to add rows to it; without those that come after the present step."""
+        kept = (line for line in self._lines_of(name) if _is_up_to(self.global_step, line))
+        self.write(name, "".join(kept).encode())
+        return (self.folder / name).open("a", newline="")
+
+    def _mean_of_last(self, n: int, which: int) -> float | None:
+        """The mean return (0) or success (1) of the last n episodes; None before there are n."""
+        return float(np.mean([*self._ends][-n:], axis=0)[which]) if len(self._ends) >= n else None
+
     def _finish(self) -> None:
         self._bar.stop()
         self._curve.close()
+        self._episodes_csv.close()
         if self._writer:
             self._writer.close()
         self.summary = {**self._about, **self._figures()}
         self.write("summary.json", f"{json.dumps(self.summary, indent=2)}\n".encode())
         print(f"{self.folder}: {json.dumps(self.summary)}", flush=True)  # noqa: T201
 
-    def _curve_so_far(self) -> list[str]:
-        """The lines of curve.csv; none of what a link points to, which may be outside of the folder."""
-        file = self.folder / "curve.csv"
+    def _lines_of(self, name: str) -> list[str]:
+        """The lines of a file of the run; none of what a link points to, which may be outside of the folder."""
+        file = self.folder / name
         is_there = file.is_file() and not file.is_symlink()
         return file.read_text(errors="replace").splitlines(keepends=True) if is_there else []
 
     def _counted_before(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The counts of a resumed run. If it was killed, the last row of its curve is younger than its checkpoint."""
         counts: dict[str, Any] = {"calls": 0, "cost_usd": 0.0, "charged_usd": 0.0} | state.get("counts", {})
-        for row in csv.DictReader(self._curve_so_far()):
+        for row in csv.DictReader(self._lines_of("curve.csv")):
             with suppress(LookupError, TypeError, ValueError):  # a run without a teacher
                 counts["calls"] = max(counts["calls"], int(row["calls"]))
                 counts["cost_usd"] = max(counts["cost_usd"], float(row["cost_usd"]))
@@ -275,21 +336,17 @@ class TrainingRun:
         return {
             "global_step": self.global_step,
             "episodes": self._episodes,
-            "mean_return_100": self._mean_of_last(100, 0),
+            "mean_return_100": self.mean_return(100),
             "success_100": self._mean_of_last(100, 1),
             "steps_per_s": round(self.global_step / (time.perf_counter() - self._started), 1),
             "teacher": {"model": self._teacher.model, **{n: counts[n] for n in _OF_TEACHER}} if self._teacher else None,
         }
 
-    def _mean_of_last(self, n: int, which: int) -> float | None:
-        """The mean return (0) or success (1) of the last n episodes; None before there are n."""
-        return float(np.mean([*self._ends][-n:], axis=0)[which]) if len(self._ends) >= n else None
-
 
 def _is_up_to(global_step: int, line: str) -> bool:
-    """Whether a resumed run keeps a line of its curve."""
+    """Whether a resumed run keeps a line of a table; a kill may have cut the last one."""
     step = line.partition(",")[0]
-    return step == "global_step" or (step.isdecimal() and int(step) <= global_step)
+    return line.endswith("\n") and (step == "global_step" or (step.isdecimal() and int(step) <= global_step))
 
 
 def _new_folder(name: str) -> Path:

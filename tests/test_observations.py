@@ -10,7 +10,8 @@ from minigrid.core.world_object import Ball, Box, Door, Key
 from lvlm2p_wrappers import AgentCentredObservation, UsageError
 
 PLANES = AgentCentredObservation.PLANES
-CELL = PLANES[: PLANES.index("locked") + 1]
+CELL = PLANES[: PLANES.index("mentioned later") + 1]
+MARKS = {"mentioned first", "mentioned later"}
 ENVS = [
     "MiniGrid-LavaGapS7-v0",
     "MiniGrid-Dynamic-Obstacles-6x6-v0",
@@ -33,13 +34,13 @@ def make(env_id="MiniGrid-Empty-8x8-v0", **kwargs):
 
 
 def seen(env):
-    """The observation of the state that the env is in now."""
-    return env.observation(None)
+    """The planes of the state that the env is in now."""
+    return env.planes(env.observation(None))
 
 
 def shown(planes, row, column):
-    """The names of the planes that are set in a cell, those of cells only."""
-    return {name for name, plane in zip(CELL, planes[: len(CELL)], strict=True) if plane[row, column]}
+    """The names of the planes that are set in a cell, without the mission's marks."""
+    return {name for name, plane in zip(CELL, planes[: len(CELL)], strict=True) if plane[row, column]} - MARKS
 
 
 def said(planes, env_info):
@@ -108,7 +109,8 @@ def test_the_same_situation_looks_the_same_in_all_four_headings(env_id):
 
 def test_a_turn_changes_the_view_and_four_turns_restore_it():
     env = make("MiniGrid-LavaGapS7-v0")
-    views = [seen(env), *(env.step(env.unwrapped.actions.left)[0] for _ in range(4))]
+    left = env.unwrapped.actions.left
+    views = [seen(env), *(env.planes(env.step(left)[0]) for _ in range(4))]
     assert np.array_equal(views[0], views[4])
     assert not any(np.array_equal(views[0], view) for view in views[1:4])
 
@@ -141,10 +143,10 @@ def test_the_carried_object_is_visible_and_so_is_the_door_that_the_agent_stands_
     state = env.unwrapped
     assert said(seen(env), "carrying") == set()
     state.grid.set(*state.front_pos, Key("yellow"))
-    planes = env.step(state.actions.pickup)[0]
+    planes = env.planes(env.step(state.actions.pickup)[0])
     assert said(planes, "carrying") == {"key", "yellow"}
     state.grid.set(*state.front_pos, Door("blue", is_open=True))
-    planes = env.step(state.actions.forward)[0]
+    planes = env.planes(env.step(state.actions.forward)[0])
     assert shown(planes, planes.shape[1] // 2, planes.shape[2] // 2) == {"door", "blue", "open"}
     assert said(planes, "carrying") == {"key", "yellow"}
 
@@ -177,6 +179,32 @@ def test_a_mission_tells_its_first_object_from_the_later_ones(mission, first, la
 
 
 @pytest.mark.parametrize(
+    ("mission", "first", "later"),
+    [
+        ("go fetch a green ball", {Ball("green")}, set()),
+        ("pick up a red object", {Box("red")}, set()),
+        ("go to a door", {Door("blue"), Door("blue", is_open=True)}, set()),
+        ("put the red box near the green ball", {Box("red")}, {Ball("green")}),
+        ("traverse the rooms to get to the end", set(), set()),
+    ],
+)
+def test_what_the_mission_mentions_is_marked_where_it_stands_and_when_it_is_carried(mission, first, later):
+    env = make()
+    state = env.unwrapped
+    state.mission = mission
+    for thing in {Ball("green"), Box("red"), Door("blue"), Key("grey"), *first, *later}:
+        for carried in (False, True) if thing.can_pickup() else (False,):
+            state.grid.set(*state.front_pos, None if carried else thing)
+            state.carrying = thing if carried else None
+            planes = seen(env)
+            ahead = planes[:, planes.shape[1] // 2 - 1, planes.shape[2] // 2]
+            for name, things in (("mentioned first", first), ("mentioned later", later)):
+                named = {(other.type, other.color) for other in things}
+                plane = PLANES.index(f"carrying {name}" if carried else name)
+                assert ahead[plane] == ((thing.type, thing.color) in named)
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("go fetch a green ball", "go fetch a green key"),
@@ -202,7 +230,8 @@ def test_the_observation_is_in_the_space_and_the_api_is_kept(env_id):
     env = AgentCentredObservation(gym.make(env_id, disable_env_checker=True))
     observation, _ = env.reset(seed=1)
     size = 2 * max(env.unwrapped.width, env.unwrapped.height) - 3
-    assert env.observation_space.shape == (len(PLANES), size, size)
+    assert env.observation_space.shape == (size * size + len(PLANES) - len(CELL),)
+    assert env.planes(observation).shape == (len(PLANES), size, size)
     assert observation in env.observation_space
     check_env(env, skip_render_check=True)
 
@@ -222,6 +251,33 @@ def test_an_observation_is_not_changed_by_the_next_step():
     kept = before.copy()
     env.step(env.unwrapped.actions.left)
     assert np.array_equal(before, kept)
+
+
+def test_a_door_that_opens_is_seen_at_once_and_so_is_the_next_episode():
+    env = make()
+    state = env.unwrapped
+    state.grid.set(*state.front_pos, Door("blue"))
+    for expected in ("closed", "open", "closed"):
+        planes = seen(env)
+        assert shown(planes, planes.shape[1] // 2 - 1, planes.shape[2] // 2) == {"door", "blue", expected}
+        env.step(state.actions.toggle)
+    after_reset = env.planes(env.reset(seed=0)[0])
+    assert not after_reset[PLANES.index("door")].any()
+
+
+def test_a_step_draws_no_partial_view_and_leaves_a_black_one_to_what_is_inside():
+    inner = gym.make("MiniGrid-DoorKey-8x8-v0")
+    outer = AgentCentredObservation(inner)
+    outer.reset(seed=0)
+    obs = inner.step(outer.unwrapped.actions.left)[0]
+    assert not obs["image"].any()
+    assert (obs["direction"], obs["mission"]) == (outer.unwrapped.agent_dir, outer.unwrapped.mission)
+    assert obs in inner.observation_space
+
+
+def test_an_observation_is_a_twentieth_of_its_planes_in_memory():
+    observation = make("MiniGrid-KeyCorridorS6R3-v0").observation(None)
+    assert observation.nbytes * 20 < AgentCentredObservation.planes(observation).nbytes
 
 
 def test_gym_make_rebuilds_the_env_from_its_spec():

@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "teacher": {"client", "errors", "picture", "prompts", "records", "replies", "store", "views"},
     "wrapper": {"errors", "replies", "teacher", "views"},
     "vector": {"advice_panel", "errors", "replies", "teacher", "views", "wrapper"},
-    "training_run": {"errors", "redaction", "teacher"},
+    "lambda_weight": set(),
+    "training_run": {"errors", "redaction", "teacher", "vector"},
     "evaluation": {
         "embedded_teacher",
         "errors",

@@ -14,7 +14,7 @@ from lvlm2p_wrappers import command_line
 ALGOS = Path(__file__).parents[2] / "algos"
 PPO = {"num_envs": 2, "num_steps": 32, "num_minibatches": 2, "update_epochs": 2}
 A2C = {"num_envs": 2, "num_steps": 32}
-REPLAY = {"num_steps_alone": 32, "lam_decay_steps": 0, "label_temperature": 1, "replay_minibatches": 0}
+REPLAY = {"num_steps_alone": 32, "lam_patience": 0, "label_temperature": 1, "replay_minibatches": 0}
 SMALL = {"ppo_lvlm2p": PPO, "a2c_lvlm2p": A2C, "ppo_lvlm2p_replay": PPO | REPLAY, "a2c_lvlm2p_replay": A2C | REPLAY}
 
 
@@ -47,9 +47,13 @@ def loss_of(script):
     return getattr(script, f"{script.ALGO[:3]}_loss")
 
 
-def curve_of(run_dir):
-    with (run_dir / "curve.csv").open() as file:
+def curve_of(run_dir, table="curve"):
+    with (run_dir / f"{table}.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def episodes_of(run_dir):
+    return curve_of(run_dir, "episodes")
 
 
 def scalars_of(run_dir):

@@ -96,12 +96,13 @@ def test_the_onnx_file_computes_the_students_logits_for_any_number_of_observatio
     assert found["us_per_action"]["onnxruntime"] > 0
     onnx.checker.check_model(onnx.load(file), full_check=True)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (planes,), (logits,) = session.get_inputs(), session.get_outputs()
-    assert (planes.name, planes.type, planes.shape[1:]) == ("obs", "tensor(uint8)", [58, 7, 7])
+    (given,), (logits,) = session.get_inputs(), session.get_outputs()
+    length = 7 * 7 + 43  # the cells of the window, and what the agent carries and is to do
+    assert (given.name, given.type, given.shape[1:]) == ("obs", "tensor(uint8)", [length])
     assert (logits.name, logits.type, logits.shape[1:]) == ("logits", "tensor(float)", [7])
     _, _, agent = evaluate.load_student(run_dir, trust=False)
     for batch in (1, 2, 5):
-        obs = np.random.default_rng(batch).integers(0, 2, (batch, 58, 7, 7), dtype=np.uint8)
+        obs = np.random.default_rng(batch).integers(0, 2, (batch, length), dtype=np.uint8)
         with torch.no_grad():
             *_, logprobs = agent.get_action_and_value(torch.as_tensor(obs))
         (computed,) = session.run(None, {"obs": obs})

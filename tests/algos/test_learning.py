@@ -106,7 +106,7 @@ def test_label_temperature_sharpens_labels_and_leaves_rows_without_one_alone(rep
 
 
 @pytest.mark.parametrize(("paper", "replay"), [(ppo, ppo_replay), (a2c, a2c_replay)], ids=["ppo", "a2c"])
-def test_without_replay_decay_and_sharpening_our_method_is_the_papers(paper, replay):
+def test_without_replay_falling_lam_and_sharpening_our_method_is_the_papers(paper, replay):
     flags = {"env_id": "MiniGrid-LavaGapS5-v0", "total_timesteps": 192, "learning_rate": 1e-3, "gae_lambda": 0.95}
     ours, theirs = (student_of(train(script, **SMALL[paper.ALGO] | flags)[1]) for script in (replay, paper))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -130,9 +130,9 @@ def test_no_two_seeds_share_a_layout_and_a_resumed_run_has_new_ones(script):
 
     for seed, step in itertools.product(range(1, 6), (0, 1024)):
         args = script.Args(seed=seed, num_envs=16)
-        labels = (None,) if script.ALGO.endswith("replay") else ()
+        learning = (None, None) if script.ALGO.endswith("replay") else ()
         with pytest.raises(KeyboardInterrupt):
-            script.train(args, Envs(), None, None, Run(step), None, *labels, "cpu")
+            script.train(args, Envs(), None, None, Run(step), *learning, "cpu")
     drawn = [*itertools.chain(*given)]
     assert len(set(drawn)) == len(drawn) == 5 * 2 * 16
 
@@ -140,23 +140,62 @@ def test_no_two_seeds_share_a_layout_and_a_resumed_run_has_new_ones(script):
 # The weight of the labels
 
 
-def test_when_lam_has_decayed_to_nothing_the_teacher_is_asked_no_more(replay):
-    flags = {"env_id": "MiniGrid-LavaGapS7-v0", "lam_decay_steps": 128, "total_timesteps": 256}
-    summary, run_dir = train(replay, **flags)
+FALLING = (1, 0.5, 0)
+
+
+def of_falling_weight(replay, monkeypatch):
+    """Have the weight of the labels fall with the updates, whatever the student learns."""
+
+    class Falling:
+        def __init__(self, lam, _patience):
+            self.lam, self.left = lam, [*FALLING[1:]]
+
+        def update(self, *_measured):
+            self.lam = self.left.pop(0)
+
+    monkeypatch.setattr(replay, "Lambda", Falling)
+
+
+def test_when_lam_has_fallen_to_nothing_the_teacher_is_asked_no_more(replay, monkeypatch):
+    of_falling_weight(replay, monkeypatch)
+    summary, run_dir = train(replay, env_id="MiniGrid-LavaGapS7-v0", total_timesteps=256)
     curve = curve_of(run_dir)
-    assert [float(row["lam"]) for row in curve] == [1, 0.5, 0, 0]
+    assert [float(row["lam"]) for row in curve] == [*FALLING, 0]
     assert [row["agreement"] == "" for row in curve] == [False, False, True, True]
     assert summary["teacher"]["labels"] == 128
     assert summary["teacher"]["calls"] == int(curve[1]["calls"])
 
 
-def test_rollouts_may_be_longer_once_there_are_no_labels(replay):
-    flags = {"num_envs": 2, "num_steps": 8, "num_steps_alone": 32, "lam_decay_steps": 24}
+def test_rollouts_may_be_longer_once_there_are_no_labels(replay, monkeypatch):
+    of_falling_weight(replay, monkeypatch)
+    flags = {"num_envs": 2, "num_steps": 8, "num_steps_alone": 32}
     _, run_dir = train(replay, **flags, total_timesteps=200)
     # lam is above 0 at the frames 0 and 16; a rollout that would end after frame 200 is not begun
     assert [int(row["global_step"]) for row in curve_of(run_dir)] == [16, 32, 96, 160]
     _, run_dir = train(replay, **flags, lam=0, total_timesteps=200)
     assert [int(row["global_step"]) for row in curve_of(run_dir)] == [64, 128, 192]
+
+
+def test_as_lam_falls_fewer_labels_are_replayed(replay, monkeypatch):
+    """With a tenth of the weight Adam's steps were as long as with all of it, and the labels were learnt as well."""
+    agent, optimizer, labels, _ = learnable(replay, replay_minibatches=20, replay_batch=8)
+    steps = []
+    monkeypatch.setattr(replay, "descend", lambda *_: steps.append(1))
+    for lam, expected in ((1, 20), (0.5, 10), (0.04, 1)):
+        steps.clear()
+        labels.learn(agent, optimizer, lam)
+        assert len(steps) == expected
+
+
+def test_the_weight_of_the_labels_survives_a_kill(replay):
+    flags = {"env_id": "MiniGrid-LavaGapS7-v0", "lam_patience": 0.5, "checkpoint_every": 1}
+    _, run_dir = train(replay, **flags)
+    before = checkpoint_of(run_dir)
+    resume(replay, run_dir)
+    after = checkpoint_of(run_dir)
+    assert before["weight"] == after["weight"]
+    assert set(before["weight"]["ranges"]) == {"distance"}
+    assert before["labels"][2] == after["labels"][2]
 
 
 # Asking about some frames only
@@ -184,7 +223,8 @@ def test_at_most_a_share_of_the_frames_is_asked_about_and_each_view_once(replay)
             labelled, frames = labelled + int(mask.sum()), frames + mask.numel()
             assert 0 < labelled <= 0.25 * frames  # less where too few views are new
             shares_of_new.append(np.mean(new))
-            labels.keep(rollout, probs, mask)
+            batch = replay.make_batch(rollout, rollout.rewards, rollout.rewards, probs, mask)
+            labels.keep(agent, batch)
     assert shares_of_new[-1] < 0.95  # so that drawing from all frames would have asked again
     envs.close()
 
@@ -215,32 +255,38 @@ def labels_of(replay, **flags):
     return replay.Labels(some_envs(replay), replay.Args(**flags))
 
 
-def keep(replay, labels, numbers, favourite=0):
-    """Keep labels with one favourite action for views that are told apart by their first pixel."""
-    obs = torch.zeros(len(numbers), 1, *labels.shape, dtype=torch.uint8)
-    obs[:, 0, 0, 0, 0] = torch.tensor(numbers)
-    probs = torch.full((len(numbers), 1, 7), 0.1 / 6)
-    probs[..., favourite] = 0.9
-    labels.keep(replay.Rollout(obs, *[None] * 5), probs, torch.ones(len(numbers), 1, dtype=torch.bool))
+def keep(replay, labels, agent, numbers, favourite=0):
+    """Keep labels with one favourite action for views that are told apart by their first cell; returns the distance."""
+    obs = torch.zeros(len(numbers), *labels.shape, dtype=torch.uint8)
+    obs[:, 0] = torch.tensor(numbers)
+    probs = torch.full((len(numbers), 7), 0.1 / 6)
+    probs[:, favourite] = 0.9
+    unused = dict.fromkeys(replay.Batch._fields)
+    mask = torch.ones(len(numbers), dtype=torch.bool)
+    return labels.keep(agent, replay.Batch(**unused | {"obs": obs, "teacher_probs": probs, "teacher_mask": mask}))
 
 
 def numbers_of(labels):
     return [view[0] for view in labels.kept]
 
 
-def test_each_views_last_label_is_kept_and_the_oldest_views_make_room(replay):
-    labels = labels_of(replay, replay_size=4)
-    keep(replay, labels, [1, 2, 2, 3])
+def test_each_views_last_label_is_kept(replay):
+    labels, agent = labels_of(replay), replay.Agent(some_envs(replay))
+    keep(replay, labels, agent, [1, 2, 2, 3])
     assert numbers_of(labels) == [1, 2, 3]
-    keep(replay, labels, [1, 4, 5, 6], favourite=3)
-    assert numbers_of(labels) == [3, 4, 5, 6]
-    assert [int(probs.argmax()) for probs in labels.kept.values()] == [0, 3, 3, 3]
+    keep(replay, labels, agent, [1, 4], favourite=3)
+    assert numbers_of(labels) == [1, 2, 3, 4]
+    assert [int(probs.argmax()) for probs in labels.kept.values()] == [3, 0, 0, 3]
 
 
-def test_without_replay_no_label_is_kept(replay):
-    labels = labels_of(replay, replay_minibatches=0)
-    keep(replay, labels, [1, 2])
-    assert not labels.kept
+def test_the_distance_to_labels_is_measured_where_they_are_new(replay):
+    labels, agent = labels_of(replay), replay.Agent(some_envs(replay))
+    uniform = 0.9 * math.log(7 * 0.9) + 0.1 * math.log(7 * 0.1 / 6)  # an untrained student knows no favourite
+    assert keep(replay, labels, agent, [1, 2]) == pytest.approx(uniform, abs=0.1)
+    assert len(labels.distances) == 2
+    keep(replay, labels, agent, [1, 2, 3])
+    assert len(labels.distances) == 3
+    assert keep(replay, labels_of(replay), agent, []) is None
 
 
 def test_label_replay_without_labels_learns_nothing(replay):
@@ -278,7 +324,7 @@ def test_replay_leaves_the_critic_where_it_was():
 def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(replay):
     flags = {"replay_minibatches": 20, "replay_batch": 32, "checkpoint_every": 1}
     summary, run_dir = train(replay, ask_share=0.25, learning_rate=0, total_timesteps=256, **flags)
-    kept, asked = checkpoint_of(run_dir)["labels"]
+    kept, asked, _ = checkpoint_of(run_dir)["labels"]
     assert 0 < len(kept) <= summary["teacher"]["labels"] == asked  # frames without a label are not kept
     assert torch.allclose(torch.stack([*kept.values()]).sum(-1), torch.ones(len(kept)))
 
@@ -291,9 +337,9 @@ def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(replay)
 def test_labels_bought_before_a_kill_are_replayed_after_it(replay):
     flags = {"env_id": "MiniGrid-LavaGapS7-v0", "replay_minibatches": 1, "ask_share": 0.5}
     _, run_dir = train(replay, checkpoint_every=1, **flags)
-    before, asked_before = checkpoint_of(run_dir)["labels"]
+    before, asked_before, _ = checkpoint_of(run_dir)["labels"]
     summary = resume(replay, run_dir, total_timesteps=256)
-    after, asked = checkpoint_of(run_dir)["labels"]
+    after, asked, _ = checkpoint_of(run_dir)["labels"]
     assert before.keys() < after.keys()
     assert asked_before < asked == summary["teacher"]["labels"] <= 128
 

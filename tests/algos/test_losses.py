@@ -117,8 +117,8 @@ def test_a2cs_loss_is_policy_gradient_less_entropy_plus_half_the_squared_error_o
     agent, batch = student_and_batch(a2c)
     loss, measured = a2c.a2c_loss(agent, batch, a2c.Args(ent_coef=0.03, vf_coef=0.7), lam=0)
     with torch.no_grad():
-        hidden = agent.network(batch.obs.float())
-        probs, values = agent.actor(hidden).softmax(-1).double(), agent.critic(hidden)[:, 0]
+        logprobs, values = agent(batch.obs)
+        probs = logprobs.exp().double()
     policy = -np.mean([batch.advantages[i] * math.log(probs[i, a]) for i, a in enumerate(batch.actions)])
     entropy = np.mean([-sum(p * math.log(p) for p in row) for row in probs.tolist()])
     value = np.mean([(values[i] - batch.returns[i]) ** 2 for i in range(len(values))]) / 2

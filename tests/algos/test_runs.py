@@ -20,6 +20,7 @@ from tests.algos.scripts import (
     checkpoint_of,
     command,
     curve_of,
+    episodes_of,
     ppo,
     resume,
     scalars_of,
@@ -117,6 +118,7 @@ def test_a_second_run_in_one_process_counts_its_own_labels_only():
     assert (summary["teacher"]["labels"], summary["teacher"]["calls"]) == (128, 0)
 
 
+@pytest.mark.parametrize("script", [ppo, a2c], ids=lambda script: script.ALGO)
 def test_learning_rate_is_annealed_only_if_asked(script):
     _, constant = train(script, lam=0, total_timesteps=256)
     _, annealed = train(script, lam=0, total_timesteps=256, anneal_lr=True)
@@ -164,6 +166,21 @@ def test_a_resumed_run_that_is_killed_before_its_first_update_keeps_its_curve(sc
     assert at_its_beginning == before
 
 
+def test_the_table_of_episodes_holds_each_of_them_once_after_a_kill_too():
+    _, run_dir = train(ppo, lam=0, total_timesteps=1920, checkpoint_every=10)
+    with (run_dir / "episodes.csv").open("a") as file:
+        file.write("19")  # a kill has cut the row of an episode
+    summary = resume(ppo, run_dir, total_timesteps=5120)
+    episodes = episodes_of(run_dir)
+    assert len(episodes) == summary["episodes"]
+    last = [(float(row["return"]), int(row["success"])) for row in episodes[-100:]]
+    assert np.mean(last, axis=0) == pytest.approx([summary["mean_return_100"], summary["success_100"]], abs=1e-6)
+    ends = [int(row["global_step"]) for row in episodes]
+    assert ends == sorted(ends)
+    assert sum(int(row["length"]) for row in episodes) <= summary["global_step"]
+
+
+@pytest.mark.parametrize("script", [ppo, a2c], ids=lambda script: script.ALGO)
 def test_a_run_that_anneals_its_learning_rate_cannot_be_made_longer(script, monkeypatch, capsys):
     _, run_dir = train(script, lam=0, total_timesteps=128, checkpoint_every=1, anneal_lr=True)
     code, message = called(script, monkeypatch, capsys, "--resume", run_dir, "--total-timesteps", 256)
@@ -322,13 +339,13 @@ def test_a_mistake_of_the_user_ends_in_one_short_message_and_exit_code_2(script,
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--lam-decay-steps", -5], "--lam-decay-steps -5: give 0 or more"),
+        (["--lam-decay-steps", 5], "--lam-decay-steps is gone: lam falls by itself, as --lam-patience says"),
+        (["--lam-patience", -1], "--lam-patience -1.0: give 0 or more"),
         (["--ask-share", -0.1], "--ask-share -0.1: give 0 or more"),
         (["--ask-share", 25], "--ask-share 25.0: give at most 1"),
         (["--label-temperature", 0], "--label-temperature 0.0: give 0.1 or more"),
         (["--replay-minibatches", -1], "--replay-minibatches -1: give 0 or more"),
         (["--replay-batch", 0], "--replay-batch 0: give 1 or more"),
-        (["--replay-size", 0], "--replay-size 0: give 1 or more"),
         (["--num-steps-alone", 0], "--num-steps-alone 0: give 1 or more"),
     ],
 )
