@@ -12,6 +12,8 @@ Options are part of the model string:
   probability moves to a wrong action; another seed picks other states. ``salt`` is an older name of the seed.
 * ``embedded/minigrid-planner?misread=0.1``: perception noise. In a fixed tenth of all states the first stage reports a
   wrong heading or a wrong cell, and the second stage follows it. Without a first stage nothing is misread.
+* ``embedded/minigrid-planner?confuse=up:down`` and ``?blind=lava`` (or ``?blind=red+door``): systematic errors, the
+  same in all like states. Both stages take one heading for another, or a kind of thing for empty floor.
 
 It cannot do what a single picture does not show:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -89,6 +90,15 @@ class World:
     def put(self, cell: int, thing: Thing | None) -> World:
         """A copy with another thing in one cell."""
         return replace(self, cells=(*self.cells[:cell], thing, *self.cells[cell + 1 :]))
+
+    def without(self, unseen: Thing) -> World:
+        """A copy without the things of a kind, and of a color if that is given; the border stays."""
+        cells = list(self.cells)
+        for row, column in itertools.product(range(self.height), range(self.width)):
+            thing = cells[cell := self.index(row, column)]
+            if thing is not None and thing.kind == unseen.kind and unseen.color in ("", thing.color):
+                cells[cell] = None
+        return replace(self, cells=tuple(cells))
 
     def carry(self, thing: Thing | None) -> World:
         """A copy with another carried thing."""

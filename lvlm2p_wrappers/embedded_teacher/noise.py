@@ -1,4 +1,4 @@
-"""Label noise and perception noise: pseudo-random mistakes, always the same in the same state."""
+"""Label noise, perception noise and systematic errors: always the same in the same state."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ class NoiseSource:
     def draw(self, purpose: str) -> int:
         """An integer from 0 to 2**64 - 1, uniform over states, and independent between purposes."""
         return int.from_bytes(hashlib.blake2b(self._state, digest_size=8, person=purpose.encode()).digest(), "big")
+
+
+def as_seen(scene: Scene, options: Options) -> Scene:
+    """The state as systematic errors show it: a heading taken for another, a kind of thing taken for empty floor."""
+    if options.confuse is not None and scene.heading == options.confuse[0]:
+        scene = replace(scene, heading=options.confuse[1])
+    if options.blind is not None:
+        scene = replace(scene, world=scene.world.without(options.blind))
+    return scene
 
 
 def misread_scene(scene: Scene, number: int) -> Scene:

@@ -10,7 +10,7 @@ from .action_probabilities import extra_steps, probabilities
 from .analysis import CREDIT, as_reported, report
 from .grid import Scene
 from .mission import Instruction, current_instruction
-from .noise import NoiseSource, misread_scene, with_label_noise
+from .noise import NoiseSource, as_seen, misread_scene, with_label_noise
 from .request import Options, Request
 from .schema_filling import fill
 from .tiles import UnreadableError, read_picture
@@ -27,8 +27,9 @@ def answer(request: Request, options: Options) -> str:
     except UnreadableError as error:
         return f"I cannot read this picture: {error}. {CREDIT} It knows MiniGrid's pictures only."
     scene = replace(scene, world=scene.world.carry(request.carrying))
-    instruction = current_instruction(request.mission, scene.world)
     noise = NoiseSource(scene, request, options)
+    scene = as_seen(scene, options)
+    instruction = current_instruction(request.mission, scene.world)
     if request.actions:
         return json.dumps(_action_reply(request, options, scene, instruction, noise))
     known = report(misread_scene(scene, noise.draw("how")) if noise.is_misread() else scene, instruction)

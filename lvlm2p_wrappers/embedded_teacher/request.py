@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .grid import COLORS, PORTABLE, Thing
+from .grid import COLORS, HEADINGS, PORTABLE, Thing
 
 NAME = "minigrid-planner"
 
@@ -19,6 +19,10 @@ NAME = "minigrid-planner"
 # on LavaGapS7 and Fetch-8x8-N3, 0.992 on GoToDoor-8x8, 0.996 on Dynamic-Obstacles-6x6. At 1.0 it would still be above
 # 0.98, with longer episodes; below 0.5 nothing is gained, and labels that are too sharp keep a student from exploring.
 DEFAULT_TAU = 0.5
+
+COLORED = ("door", "key", "ball", "box")
+KINDS = (*COLORED, "goal", "lava", "wall")
+"""What a teacher can be blind to."""
 
 _ALIASES = {"salt": "noise_seed"}
 _MARKUP = r"(?:(?!\n)[\s>*_#-])*"  # before a label; within its line, or blank lines would take quadratic time
@@ -35,6 +39,22 @@ class RefusedError(Exception):
         self.status = status
 
 
+def _confusion(text: str) -> tuple[int, int]:
+    """Read ``"up:down"``: the heading that is mistaken, and what it is taken for."""
+    real, colon, taken = text.partition(":")
+    if not colon or real == taken or not {real, taken} <= set(HEADINGS):
+        raise ValueError(f"write two of {', '.join(HEADINGS)}, such as up:down")
+    return HEADINGS.index(real), HEADINGS.index(taken)
+
+
+def _unseen(text: str) -> Thing:
+    """Read ``"lava"`` or ``"red door"``: the kind of thing that is never seen, in one color or in all."""
+    color, _, kind = text.rpartition(" ")
+    if kind not in KINDS or (color and (kind not in COLORED or color not in COLORS)):
+        raise ValueError(f"write one of {', '.join(KINDS)}; of the first {len(COLORED)} also one color, as in red+door")
+    return Thing(kind, color)
+
+
 class Options(BaseModel):
     """The options in the model string.
 
@@ -43,6 +63,8 @@ class Options(BaseModel):
         error: label noise: share of states in which a wrong action gets most of the probability.
         misread: perception noise: share of states in which the analysis is wrong.
         noise_seed: any text; another seed picks other states.
+        confuse: systematic error: a heading, and the one that it is always taken for, as MiniGrid's directions.
+        blind: systematic error: the kind of thing that is never seen; without a color, of any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +73,8 @@ class Options(BaseModel):
     error: float = Field(0.0, ge=0, le=1)
     misread: float = Field(0.0, ge=0, le=1)
     noise_seed: str = Field("0", min_length=1)
+    confuse: Annotated[tuple[int, int] | None, BeforeValidator(_confusion)] = None
+    blind: Annotated[Thing | None, BeforeValidator(_unseen)] = None
 
 
 def read_options(model: str) -> Options:
@@ -73,7 +97,11 @@ def read_options(model: str) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0])
-        problem = "there is no such option" if first["type"] == "extra_forbidden" else first["msg"]
+        problem = (
+            "there is no such option"
+            if first["type"] == "extra_forbidden"
+            else first["msg"].removeprefix("Value error, ")
+        )
         valid = ", ".join(Options.model_fields)
         message = f"{model!r}: {option}={values[option]!r}: {problem}; the options are {valid}"
         raise RefusedError(message, status=400) from None

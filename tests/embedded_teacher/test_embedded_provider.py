@@ -56,7 +56,7 @@ def test_other_providers_stay_registered(monkeypatch):
     assert len(litellm.custom_provider_map) == 2
 
 
-@pytest.mark.parametrize("options", ["", "?tau=0.7&error=0.1&noise_seed=2"])
+@pytest.mark.parametrize("options", ["", "?tau=0.7&error=0.1&noise_seed=2", "?confuse=up:down&blind=red+door"])
 def test_both_stages_are_answered_and_cost_nothing(options):
     talk = request_of("MiniGrid-LavaGapS7-v0")
     analysis = ask(talk, ANALYSIS_SCHEMA, embedded_teacher.MODEL + options, temperature=0, max_tokens=2048)

@@ -28,6 +28,7 @@ from tests.embedded_teacher.drawing import (
 )
 
 GOAL = "get to the green goal square"
+DOORS = "# # # # #|# > dr . #|# dg # . #|# . . . #|# # # # #"
 CORNER = "# # # # # #|# > . . . #|# . . . . #|# . . . G #|# # # # # #"
 
 
@@ -181,6 +182,60 @@ def test_a_misread_heading_misleads_the_second_stage_but_not_one_that_stands_alo
         misled += not optimal(weigh(*view, f"Analysis: {told}", model=model), weigh(*view))
         assert weigh(*view, model=model) == weigh(*view)
     assert misled > 8
+
+
+def test_a_confused_heading_is_taken_for_the_other_in_every_state_and_no_other_heading_is():
+    model = "minigrid-planner?confuse=up:down"
+    for view in situations("MiniGrid-Fetch-8x8-N3-v0", 60):
+        truth, told = analyse(*view), analyse(*view, model=model)
+        assert told["heading"] == ("down" if truth["heading"] == "up" else truth["heading"])
+        assert all(told[name] == truth[name] for name in ("agent_row", "agent_column", "targets", "obstacles"))
+
+
+@pytest.mark.parametrize("analysed", [True, False])
+def test_a_confused_heading_misleads_the_second_stage_once(analysed):
+    model = "minigrid-planner?confuse=up:down"
+    view = picture_of_map("# # # # #|# . . . #|# . ^ G #|# . . . #|# # # # #"), f"Mission: {GOAL}"
+    lines = [f"Analysis: {json.dumps(analyse(*view, model=model))}"] if analysed else []
+    assert best(weigh(*view)) == {"right"}
+    assert best(weigh(*view, *lines, model=model)) == {"left"}
+
+
+@pytest.mark.parametrize(
+    ("unseen", "room", "mission", "seeing", "blind"),
+    [
+        ("lava", "# # # # #|# > ~ G #|# . . . #|# # # # #", GOAL, {"right"}, {"forward"}),
+        ("wall", "# # # # #|# > # G #|# . . . #|# # # # #", GOAL, {"right"}, {"forward"}),
+        ("ball", "# # # # #|# > br . #|# . . kr #|# # # # #", "fetch a red key", {"right"}, {"forward"}),
+        ("red door", DOORS, "open the red door", {"toggle"}, {"forward"}),
+        ("green door", DOORS, "open the red door", {"toggle"}, {"toggle"}),
+    ],
+)
+@pytest.mark.parametrize("analysed", [True, False])
+def test_a_kind_of_thing_to_which_it_is_blind_is_empty_floor_to_it(unseen, room, mission, seeing, blind, analysed):
+    model = f"minigrid-planner?blind={unseen.replace(' ', '+')}"
+    view = picture_of_map(room), f"Mission: {mission}"
+    analysis = analyse(*view, model=model)
+    lines = [f"Analysis: {json.dumps(analysis)}"] if analysed else []
+    assert unseen not in json.dumps(analysis)
+    assert best(weigh(*view)) == seeing
+    weights = weigh(*view, *lines, model=model)
+    assert best(weights) == blind
+
+
+def test_blindness_to_walls_ends_at_the_edge_of_the_picture():
+    weights = weigh_map("# # #|# > #|# # #", GOAL, model="minigrid-planner?blind=wall")
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("error", ["confuse=right:up", "blind=wall"])
+def test_label_noise_strikes_in_the_same_states_beside_a_systematic_error(error):
+    def struck(view, model):
+        clean, noisy = weigh(*view, model=model), weigh(*view, model=f"{model}&error=0.5")
+        return clean != noisy
+
+    for view in situations("MiniGrid-Fetch-8x8-N3-v0", 30):
+        assert struck(view, f"minigrid-planner?{error}") == struck(view, "minigrid-planner?tau=0.5")
 
 
 def test_it_says_that_it_is_no_language_model():

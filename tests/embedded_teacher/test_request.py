@@ -54,6 +54,13 @@ def test_salt_is_accepted_as_the_older_name_of_the_noise_seed():
         ("minigrid-planner?noise_seed=", "noise_seed=''"),
         ("minigrid-planner?noise_seed=1&salt=1", "'noise_seed' is given twice"),
         ("minigrid-planner?tau=1&tau=2", "'tau' is given twice"),
+        ("minigrid-planner?confuse=up", "confuse='up': write two of right, down, left, up, such as up:down"),
+        ("minigrid-planner?confuse=up:north", "confuse='up:north': write two of"),
+        ("minigrid-planner?confuse=up:up", "confuse='up:up': write two of"),
+        ("minigrid-planner?blind=", "blind='': write one of door, key, ball, box, goal, lava, wall"),
+        ("minigrid-planner?blind=tree", "blind='tree': write one of door"),
+        ("minigrid-planner?blind=pink+door", "blind='pink door': write one of door"),
+        ("minigrid-planner?blind=red+lava", "of the first 4 also one color, as in red+door"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(model, named):
