@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -121,16 +120,3 @@ def test_importing_the_package_loads_neither_torch_nor_litellm_and_writes_nothin
     }
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
     assert not list(tmp_path.rglob("*"))
-
-
-@pytest.mark.slow
-def test_the_wheel_carries_the_prompt_sets_and_the_type_marker(tmp_path):
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    wanted = {path.relative_to(ROOT / "prompts").as_posix() for path in (ROOT / "prompts").rglob("*") if path.is_file()}
-    assert {f"{PACKAGE}/_prompts/{name}" for name in wanted} <= names
-    assert f"{PACKAGE}/py.typed" in names
-    templates = [path.name for path in (ROOT / PACKAGE / "report" / "templates").iterdir()]
-    assert {f"{PACKAGE}/report/templates/{name}" for name in templates} <= names
-    assert not [name for name in names if name.startswith(("prompts/", "tests/", "algos/"))]

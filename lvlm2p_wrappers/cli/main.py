@@ -14,11 +14,13 @@ from typing import NamedTuple, TextIO
 from lvlm2p_wrappers.cli.arguments import Command, parse
 from lvlm2p_wrappers.cli.ask import Ask
 from lvlm2p_wrappers.cli.compare import Compare
+from lvlm2p_wrappers.cli.doctor import Doctor
 from lvlm2p_wrappers.cli.estimate import Estimate
 from lvlm2p_wrappers.cli.evaluate import Evaluate
 from lvlm2p_wrappers.cli.preview import Preview
 from lvlm2p_wrappers.cli.printing import complain, say
 from lvlm2p_wrappers.cli.report import Report
+from lvlm2p_wrappers.cli.scripts import Scripts
 from lvlm2p_wrappers.cli.store import Export, Import, List, Prune, Show, Stats
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 
@@ -48,6 +50,8 @@ LVLM2P = Group(
         "compare": Compare,
         "report": Report,
         "store": STORE,
+        "scripts": Scripts,
+        "doctor": Doctor,
     },
     """\
 Large vision-language models as teachers for small reinforcement-learning agents.
