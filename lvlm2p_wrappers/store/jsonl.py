@@ -20,10 +20,10 @@ from pydantic import Discriminator, Tag, TypeAdapter
 from sqlalchemy import Connection, select
 
 from lvlm2p_wrappers.errors import StoreError
-from lvlm2p_wrappers.store import tables
-from lvlm2p_wrappers.store.parts import Part
+from lvlm2p_wrappers.store import statements, tables
 from lvlm2p_wrappers.store.queries import answers, batches, pages, read_log
 from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, PartRow, reason
+from lvlm2p_wrappers.store.statements import Part
 from lvlm2p_wrappers.store.store import Store
 
 FORMAT = 1
@@ -142,12 +142,12 @@ class _Spool:
 def _add(connection: Connection, row: LoggedRow | AnswerRow, spool: _Spool) -> Loaded:
     values = row.model_dump()
     if isinstance(row, AnswerRow):
-        new = tables.ADD_ANSWER.on(connection, values).rowcount
+        new = statements.ADD_ANSWER.on(connection, values).rowcount
         return Loaded(new, 0, 1 - new)
     # In one transaction with their call: alone, pruning might delete them.
     needed = row.texts() | {message.png for message in row.messages if message.png is not None and message.png in spool}
-    tables.ADD_PART.on(connection, [spool.part(digest)._asdict() for digest in needed])
-    new = tables.add_call(connection, values | {"schema": row.layout}, values["messages"])
+    statements.ADD_PART.on(connection, [spool.part(digest)._asdict() for digest in needed])
+    new = statements.add_call(connection, values | {"schema": row.layout}, values["messages"])
     return Loaded(0, new, 1 - new)
 
 

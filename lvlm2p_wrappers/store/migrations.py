@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, select, update
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from lvlm2p_wrappers.errors import StoreError
-from lvlm2p_wrappers.store import tables
+from lvlm2p_wrappers.store import statements, tables
 
 
 def m001_initial(connection: Connection) -> None:
@@ -44,12 +44,12 @@ def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
     with connection.begin():
         for table in (tables.meta, tables.migrations):
             connection.execute(CreateTable(table, if_not_exists=True))
-        tables.ADD_META.on(connection, {"name": "schema_version", "value": "1"})
+        statements.ADD_META.on(connection, {"name": "schema_version", "value": "1"})
     for number, migration in enumerate(MIGRATIONS, start=1):
         with connection.begin():
             # Its row comes first, so that it waits for another process's at its start.
             row = {"name": migration.__name__, "at": time.time()}
-            if tables.ADD_MIGRATION.on(connection, row).rowcount == 1:
+            if statements.ADD_MIGRATION.on(connection, row).rowcount == 1:
                 migration(connection)
                 version = update(tables.meta).where(tables.meta.c.name == "schema_version")
                 connection.execute(version.values(value=str(number)))

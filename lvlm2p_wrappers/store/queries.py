@@ -15,8 +15,8 @@ from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, LoggedCall, Message, Outcome, StoredAnswer
 from lvlm2p_wrappers.store import tables
-from lvlm2p_wrappers.store.parts import Part, unpack
-from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, reason
+from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, reason, unpack
+from lvlm2p_wrappers.store.statements import Part
 from lvlm2p_wrappers.store.store import Store
 
 log = logging.getLogger(__name__)

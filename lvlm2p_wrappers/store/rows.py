@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
 from pydantic_core import from_json
 
+from lvlm2p_wrappers.png import png_size
 from lvlm2p_wrappers.records import Call, Record, Role
-from lvlm2p_wrappers.store.parts import Part, pack_png, pack_text, unpack
+from lvlm2p_wrappers.store.statements import Part, digest, pack_png, pack_text
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Moment = Annotated[float, Field(ge=0, lt=253_402_300_800)]
 """Seconds since 1970, before the year 10000."""
+
+MAX_BYTES = 64 * 2**20
+"""The most that a compressed text may unpack to."""
 
 
 class Row(Record):
@@ -102,3 +107,29 @@ def reason(problem: Exception) -> str:
     where, given = ".".join(map(str, first["loc"])), first["input"]
     value = f" (it is {str(given)[:80]!r})" if isinstance(given, str | int | float) else ""
     return f"{where or 'it'}: {first['msg'].removeprefix('Value error, ')}{value}"
+
+
+def unpack(part: Part) -> str | bytes:
+    """Return a part's text, or its PNG file's bytes.
+
+    Raises:
+        ValueError: it is damaged, or larger than anything a teacher is sent.
+    """
+    raw = _inflated(part.data) if part.kind == "text+zlib" else part.data
+    if not isinstance(raw, bytes) or digest(raw) != part.digest:
+        raise ValueError("its content does not have its digest")
+    if part.kind != "png":
+        return raw.decode()
+    png_size(raw)
+    return raw
+
+
+def _inflated(data: bytes) -> bytes:
+    inflating = zlib.decompressobj()
+    try:
+        raw = inflating.decompress(data, MAX_BYTES)
+    except (TypeError, zlib.error) as problem:
+        raise ValueError(str(problem)) from None
+    if not inflating.eof:
+        raise ValueError(f"it is cut off, or unpacks to more than {MAX_BYTES:,} bytes")
+    return raw

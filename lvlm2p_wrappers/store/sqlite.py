@@ -55,7 +55,6 @@ class Sqlite:
     def __init__(self, file: Path | None, *, read_only: bool = False) -> None:
         self.file = file
         self.read_only = read_only
-        self._connected_to: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -69,13 +68,7 @@ class Sqlite:
             StoreError: it cannot be opened, or is not safe to use.
             StatementError: it cannot be used.
         """
-        connection = self._connect_to_read(self.file) if self.file and self.read_only else self._connect_to_write()
-        self._connected_to = self._identity()
-        return connection
-
-    def is_current(self) -> bool:
-        """Whether the file is still the one that was opened; what is written to a deleted one would be lost."""
-        return self._connected_to == self._identity()
+        return self._connect_to_read(self.file) if self.file and self.read_only else self._connect_to_write()
 
     def begin_snapshot(self, connection: Connection) -> None:
         """Let all that the connection's transaction reads be of one moment."""
@@ -146,16 +139,6 @@ class Sqlite:
     def _beside(self, end: str) -> Path:
         assert self.file is not None
         return self.file.with_name(self.file.name + end)
-
-    def _identity(self) -> tuple[int, int] | None:
-        """What tells the file from another one of the same name."""
-        if self.file is None:
-            return None
-        try:
-            found = self.file.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
 
 def disconnect(connection: Connection) -> None:

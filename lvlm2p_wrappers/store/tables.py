@@ -1,12 +1,8 @@
-"""The tables of a store, and the statements that every label needs; no engine's own SQL stands here."""
+"""The tables of a store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-from sqlalchemy import Column, Connection, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
 
 METADATA = MetaData()
 
@@ -75,72 +71,3 @@ claims = Table(
     Column("owner", Text, nullable=False),
     Column("expires", Double, nullable=False),
 )
-
-
-class Executed(NamedTuple):
-    """What a statement did: how many rows it changed, and the first row that it found."""
-
-    rowcount: int
-    row: tuple[Any, ...] | None
-
-
-class Statement:
-    """A statement that is compiled once and handed to the driver.
-
-    Executed through SQLAlchemy it takes five times as long, and a label needs sixteen of them.
-    """
-
-    def __init__(self, sql: str) -> None:
-        self._sql = text(sql)
-        self._compiled: dict[str, str] = {}
-
-    def on(self, connection: Connection, values: Mapping[str, Any] | list[Mapping[str, Any]]) -> Executed:
-        """Execute it in the connection's transaction, with named values, or once with each of a list of them.
-
-        Raises:
-            DBAPIError: as SQLAlchemy would.
-        """
-        dialect = connection.dialect
-        sql = self._compiled.get(dialect.name) or str(self._sql.compile(dialect=dialect))
-        self._compiled[dialect.name] = sql
-        cursor = connection.connection.cursor()
-        try:
-            if isinstance(values, list):
-                cursor.executemany(sql, values)
-            else:
-                cursor.execute(sql, values)
-            return Executed(cursor.rowcount, cursor.fetchone() if cursor.description else None)
-        except dialect.loaded_dbapi.Error as problem:
-            raise DBAPIError.instance(None, None, problem, dialect.loaded_dbapi.Error) from problem
-        finally:
-            cursor.close()  # SQLite goes on showing an open one what the store was
-
-
-def _add_unless_there(table: Table) -> Statement:
-    # "DO NOTHING" is common to SQLite and PostgreSQL, and SQLAlchemy has it for each of them only.
-    names = [column.name for column in table.columns if column.name != "id"]
-    values = ", ".join(f":{name}" for name in names)
-    return Statement(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values}) ON CONFLICT DO NOTHING")
-
-
-ADD_ANSWER = _add_unless_there(answers)
-ADD_PART = _add_unless_there(parts)
-ADD_META = _add_unless_there(meta)
-ADD_MIGRATION = _add_unless_there(migrations)
-_ADD_CALL = _add_unless_there(calls)
-_ADD_TURN = Statement("""
-    INSERT INTO turns (call_id, position, role, text, png)
-    SELECT id, :position, :role, :text, :png FROM calls WHERE uid = :uid
-""")
-
-
-def add_call(connection: Connection, row: Mapping[str, Any], messages: Iterable[Mapping[str, Any]]) -> bool:
-    """Insert a row of ``calls`` and its ``turns`` (role, text and png of each); the caller adds their parts.
-
-    Returns:
-        Whether it is new; a call whose uid is there already stays as it is.
-    """
-    if _ADD_CALL.on(connection, row).rowcount == 0:
-        return False
-    _ADD_TURN.on(connection, [{"uid": row["uid"], "position": i, **turn} for i, turn in enumerate(messages)])
-    return True

@@ -16,7 +16,7 @@ import pytest
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.records import Answer
-from lvlm2p_wrappers.store import Store, jsonl, parts
+from lvlm2p_wrappers.store import Store, jsonl, statements
 from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 
 ROOT = Path(__file__).parents[2]
@@ -110,10 +110,10 @@ def line(**changes):
 
 
 def png_line(png):
-    return line(part=parts.digest(png), png=base64.b64encode(png).decode())
+    return line(part=statements.digest(png), png=base64.b64encode(png).decode())
 
 
-EMPTY = parts.digest(b"")
+EMPTY = statements.digest(b"")
 HUGE_PNG = PNG[:16] + struct.pack(">II", 60_000, 60_000) + PNG[24:]
 
 
