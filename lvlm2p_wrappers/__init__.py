@@ -3,6 +3,7 @@
 Importing it loads neither torch nor LiteLLM, opens nothing and asks nobody; a teacher does so at its first question.
 """
 
+from lvlm2p_wrappers import environments as environments  # registers Crafter
 from lvlm2p_wrappers.errors import (
     BadReplyError,
     BudgetError,

@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "records": {"errors", "picture"},
     "output_file": {"errors"},
     "units": set(),
+    "environments": {"errors"},
+    "crafter_env": set(),
     "observations": {"errors"},
     "views": {"errors", "picture", "records"},
     "advice_panel": set(),

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from lvlm2p_wrappers import environments
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.records import EnvInfo, View
 from lvlm2p_wrappers.views import viewer
@@ -19,23 +20,10 @@ from lvlm2p_wrappers.views import viewer
 def make(env_id: str) -> gym.Env[Any, Any]:
     """Make an environment that gives pictures, and reset it once.
 
-    Args:
-        env_id: an id, with the module that registers it in front where needed, ``"my_envs:Maze-v0"``. The module is
-            imported: what somebody types himself is his word.
-
     Raises:
         UsageError: if there is no such environment, or it cannot be made here.
     """
-    module, colon, name = env_id.partition(":")
-    if colon and not (module and name and ":" not in name):
-        raise UsageError(f"{env_id!r} names no environment: write ENV_ID, or MODULE:ENV_ID")
-    try:
-        # Whether an environment keeps to Gymnasium's rules is not what the user asks here.
-        env = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)
-    except (gym.error.Error, ImportError, ValueError) as error:
-        raise UsageError(f"{env_id} cannot be made: {error}") from None
-    except TypeError as error:
-        raise UsageError(f"{env_id} cannot be made with render_mode='rgb_array': {error}") from None
+    env = environments.make(env_id, render_mode="rgb_array")
     try:
         env.reset(seed=0)
     except OSError as error:  # its files are missing, say
