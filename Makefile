@@ -3,13 +3,14 @@
 #              (each on all cores: ARGS="-n 0 -k vector" runs some of them in one process)
 # make check   lint, formatting and types
 # make figures redraw every figure and table of the results from the committed rows
+# make docs    build the site into site/           make dist      build the wheel and the source archive into dist/
 # Each sets up what it needs in .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all check figures
+.PHONY: train test test-all check figures docs dist
 
 train: $(INSTALLED)
 	$(BIN)/python algos/ppo_lvlm2p_replay.py --total-timesteps 12000 $(ARGS)
@@ -27,6 +28,13 @@ check: $(INSTALLED)
 
 figures: $(INSTALLED)
 	$(BIN)/python benchmarks/plot.py
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+dist: $(INSTALLED)
+	$(BIN)/python -m build --no-isolation
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from lvlm2p_wrappers.errors import BadReplyError
+from lvlm2p_wrappers.notebook import advice_html
+from lvlm2p_wrappers.units import duration, money
 
 MAX_REPLY_CHARS = 100_000
 """A longer reply is not read: no answer to either stage comes near it."""
@@ -35,6 +37,7 @@ class Advice:
         cached: whether no call was made for it.
         cost_usd: what its calls cost; 0 if none was made, None if the model has no known price.
         latency_s: seconds from the question to the answer.
+        actions: the actions' names, in the order of ``probs``.
     """
 
     probs: NDArray[np.float32]
@@ -43,6 +46,13 @@ class Advice:
     cached: bool
     cost_usd: float | None
     latency_s: float
+    actions: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a bar for every action, the analysis, and where the advice is from."""
+        names = self.actions or [str(i) for i in range(len(self.probs))]
+        source = "memory or store" if self.cached else f"{duration(self.latency_s)}, {money(self.cost_usd)}"
+        return advice_html(self.probs, names, self.analysis, {"by": f"{self.model} ({source})"})
 
 
 def read_analysis(text: str, form: type[BaseModel]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.notebook import view_html
 from lvlm2p_wrappers.picture import Picture, Pixels
 
 Family: TypeAlias = Literal["minigrid", "default"]
@@ -90,6 +91,11 @@ class View:
         """What a model may be told, but for the last actions; equal for equal pixels, however they were drawn."""
         digests = tuple(picture.digest for picture in self.pictures)  # type: ignore[union-attr]
         return (self.env_info, digests, self.mission, self.carrying)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pictures, and what the teacher is told in text."""
+        facts = {"mission": self.mission, "carrying": self.carrying, "actions": ", ".join(self.actions)}
+        return view_html((picture.png for picture in self.pictures), facts)  # type: ignore[union-attr]
 
     def pack(self) -> None:
         """Take little memory from now on: a question about the view is going to wait."""

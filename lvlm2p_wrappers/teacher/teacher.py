@@ -157,13 +157,15 @@ class Teacher(Session):
             except (BadReplyError, TransportError) as error:
                 self._counts["failures"] += not error.remembered
                 raise
+        names = tuple(action.name for action in prompts.actions(view.env_info))
         return Advice(
-            probs=distribution(answers[-1].text, [action.name for action in prompts.actions(view.env_info)]),
+            probs=distribution(answers[-1].text, names),
             analysis=analysis,
             model=answers[-1].model,
             cached=not any(answer.calls for answer in answers),
             cost_usd=total([answer.cost_usd for answer in answers]),
             latency_s=time.perf_counter() - started,
+            actions=names,
         )
 
     def _open(self, view: View) -> PendingAdvice:
