@@ -4,7 +4,7 @@
 the teacher, ``folder`` stores the rows, ``metrics`` sums them up, and ``comparison`` compares two teachers.
 """
 
-from lvlm2p_wrappers.evaluation.folder import EvaluationFolder, inside, read_folder, read_picture
+from lvlm2p_wrappers.evaluation.folder import EvaluationFolder, inside, read_card, read_folder, read_picture
 from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
 from lvlm2p_wrappers.evaluation.metrics import RUN_FRAMES, compute_metrics
 from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
@@ -20,6 +20,7 @@ __all__ = [
     "compute_metrics",
     "inside",
     "label_states",
+    "read_card",
     "read_folder",
     "read_picture",
     "roll_out",

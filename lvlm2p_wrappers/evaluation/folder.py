@@ -11,6 +11,7 @@ A folder may come from somebody else. It is data: no link out of it is followed,
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -54,12 +55,22 @@ def read_folder(folder: Path) -> tuple[Evaluation, list[Label], list[Episode]]:
             raise UsageError(
                 f"{folder} is no evaluation: it has no evaluation.json. `lvlm2p evaluate` makes such folders."
             )
-        if file.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{file} is larger than {MAX_BYTES // 2**20} MB; no evaluation is.")
-        evaluation = _parsed(Evaluation, file.read_bytes(), str(file))
+        evaluation = read_card(file)
         labels = {label.id: label for label in _rows(Label, folder, "labels.jsonl")}
         episodes = list(_rows(Episode, folder, "episodes.jsonl"))
     return evaluation, sorted(labels.values(), key=lambda label: label.id), episodes
+
+
+def read_card(file: Path) -> Evaluation:
+    """An ``evaluation.json`` by itself: who was evaluated on what, and the metrics.
+
+    Raises:
+        UsageError: if it cannot be read, is damaged, or was written by a newer version.
+    """
+    with _named_errors(file):
+        if file.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{file} is larger than {MAX_BYTES // 2**20} MB; no evaluation is.")
+        return _parsed(Evaluation, file.read_bytes(), str(file))
 
 
 def read_picture(folder: Path, digest: str) -> bytes | None:
@@ -236,7 +247,8 @@ class EvaluationFolder:
         Raises:
             UsageError: if it cannot be written.
         """
-        evaluation = Evaluation(**self.arguments.model_dump(), complete=complete, metrics=metrics)
+        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        evaluation = Evaluation(**self.arguments.model_dump(), complete=complete, written=today, metrics=metrics)
         content = {"format": FORMAT, **evaluation.model_dump(mode="json", by_alias=True)}
         with output_file(inside(self.path, "evaluation.json"), kind="evaluation", force=True) as fp:
             fp.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")

@@ -112,7 +112,8 @@ class EvaluationArguments(Record):
 
 
 class Evaluation(EvaluationArguments):
-    """``evaluation.json``: the arguments, whether every row is there, and the metrics."""
+    """``evaluation.json``: the arguments, whether every row is there, on which day it was written, and the metrics."""
 
     complete: bool
+    written: str | None = None  # as 2026-11-25; 0.1.0 did not tell
     metrics: Metrics
