@@ -12,6 +12,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
+MOST_QUOTED = 300
+"""How much of a provider's message is quoted."""
+
 MIN_LENGTH = 8
 """Shorter values of the environment's variables may be common words."""
 
@@ -61,6 +64,12 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def short(text: str) -> str:
+    """The beginning of a text, on one line and without keys."""
+    text = re.sub(r"\s+", " ", printable(without_keys(text)[:10_000])).strip()  # it may be megabytes
+    return text if len(text) <= MOST_QUOTED else text[:MOST_QUOTED] + " ..."
 
 
 @functools.lru_cache(maxsize=8)

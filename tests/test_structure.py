@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "embedded_teacher": {"errors"},
     "prompts": {"errors", "picture", "records", "replies", "schemas", "views"},
     "client": {"embedded_teacher", "errors", "records", "redaction", "replies"},
-    "teacher": {"client", "errors", "picture", "prompts", "records", "replies", "store", "views"},
+    "teacher": {"client", "errors", "picture", "prompts", "records", "redaction", "replies", "store", "views"},
     "wrapper": {"errors", "replies", "teacher", "views"},
     "vector": {"advice_panel", "errors", "replies", "teacher", "views", "wrapper"},
     "lambda_weight": set(),

@@ -7,21 +7,21 @@ import dataclasses
 import json
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from lvlm2p_wrappers.client import catalogue, pricing
-from lvlm2p_wrappers.client.budget import Budget, Reservation
+from lvlm2p_wrappers.client import catalogue
+from lvlm2p_wrappers.client.budget import Budget
 from lvlm2p_wrappers.client.event_loop import background_loop
+from lvlm2p_wrappers.client.limits import Limits
 from lvlm2p_wrappers.client.litellm_backend import Request, send
+from lvlm2p_wrappers.client.litellm_loader import IN_PROCESS
 from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError, classify
-from lvlm2p_wrappers.client.rate_limit import RateLimiter
-from lvlm2p_wrappers.errors import BudgetError, ModelError, UsageError
+from lvlm2p_wrappers.errors import BudgetError, ModelError
 from lvlm2p_wrappers.records import Call, Reply
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -56,7 +56,8 @@ class Client:
         self.calls = 0
         self.cost_usd = 0.0
         self.unpriced_calls = 0
-        self._limiter = RateLimiter(concurrency, rpm)
+        self._limits = Limits(concurrency, rpm, budget)
+        self._is_limited = (rpm, budget.usd, budget.calls) != (None, None, None)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
         self._api_bases = api_bases
@@ -65,8 +66,6 @@ class Client:
         self._stopped = ""
         self._sending: set[asyncio.Task[Any] | None] = set()
         self._given_up: WeakSet[asyncio.Task[Any] | None] = WeakSet()
-        self._worst_case = pricing.WorstCase()
-        self._one_by_one: defaultdict[Hashable, RateLimiter] = defaultdict(lambda: RateLimiter(1))
 
     async def ask(self, request: Request, log: Log) -> Reply:
         """Make a call, repeating it after faults that may pass.
@@ -94,7 +93,7 @@ class Client:
         except FailedCallError as fault:
             if isinstance(fault.error, ModelError) and (fault.status in USERS or not fault.is_sent):
                 self._refused[request.model] = fault.error  # the questions that wait would get the same
-                self._recheck()
+                self._limits.recheck()
             raise fault.error from None
         raise AssertionError("unreachable")
 
@@ -107,11 +106,7 @@ class Client:
         if model in self._checked:
             return
         catalogue.check(model, self._api_bases.get(model))
-        limits = self.budget
-        if limits.usd is not None and limits.calls is None and pricing.rates(model) is None:
-            raise UsageError(
-                f"{model} has no known price, so budget_usd cannot hold; limit it with budget_calls as well"
-            )
+        self._limits.check(model)
         self._checked.add(model)
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
@@ -129,17 +124,12 @@ class Client:
     def stop(self, why: str) -> None:
         """Make no call more, from whatever thread; those in flight go on."""
         self._stopped = why
-        background_loop().call_soon_threadsafe(self._recheck)
+        background_loop().call_soon_threadsafe(self._limits.recheck)
 
     def go_on(self) -> None:
         """Call again, also the models that refused: what only the user could mend may be mended."""
         self._stopped = ""
         self._refused.clear()
-
-    def _recheck(self) -> None:
-        """Have the calls that wait find out at once that they are not wanted: their turn may be hours away."""
-        for limiter in (self._limiter, *self._one_by_one.values()):
-            limiter.recheck()
 
     def _raise_if_stopped(self, model: str) -> None:
         if self._stopped:
@@ -148,59 +138,34 @@ class Client:
             raise ModelError(str(refused))
 
     async def _turn(self, request: Request, attempt: int, log: Log) -> Reply:
-        """Make a call when its turn has come; under a budget alone, until a bill was within what was expected."""
+        """Make a call when its turn has come; a model in this process has no provider that would have to be spared."""
         self.raise_if_given_up()
         check = partial(self._raise_if_stopped, request.model)
         check()
-        # A second stage first: a label is worth more than the beginning of another one.
-        urgent = request.question.stage == "action"
-        if not self._is_price_sure(request):
-            async with self._one_by_one[pricing.kind(request)].slot(urgent=urgent, check=check):
-                if not self._is_price_sure(request):
-                    return await self._within_limits(request, attempt, log, urgent=urgent)
-        return await self._within_limits(request, attempt, log, urgent=urgent)
+        call = partial(self._attempt, request, attempt, log)
+        try:
+            if request.model.startswith(IN_PROCESS) and not self._is_limited:
+                return await call()
+            return await self._limits.hold(request, call, check)
+        except FailedCallError:
+            self.raise_if_given_up()
+            raise
 
-    def _is_price_sure(self, request: Request) -> bool:
-        is_free = self.budget.usd is None or not any(pricing.rates(request.model) or ())
-        return is_free or self._worst_case.is_sure(request)
-
-    async def _within_limits(self, request: Request, attempt: int, log: Log, *, urgent: bool) -> Reply:
-        """Wait until budget and rate limiter allow the call, and make it."""
-        worst = 0.0 if self.budget.usd is None else self._worst_case.usd(request)
-        check = partial(self._raise_if_stopped, request.model)
-        async with (
-            self.budget.reserve(worst, urgent=urgent) as reservation,
-            self._limiter.slot(urgent=urgent, check=check),
-        ):
-            check()
-            task = asyncio.current_task()
-            self._sending.add(task)
-            try:
-                return await self._attempt(request, attempt, reservation, log)
-            finally:
-                self._sending.discard(task)
-
-    async def _attempt(self, request: Request, attempt: int, reservation: Reservation, log: Log) -> Reply:
-        started = time.monotonic()
+    async def _attempt(self, request: Request, attempt: int, log: Log) -> Reply:
+        started, task = time.monotonic(), asyncio.current_task()
         self.calls += 1
-        reservation.is_made = True
+        self._sending.add(task)
         try:
             reply = await send(request, timeout_s=self._timeout_s, api_base=self._api_bases.get(request.model))
         except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
             fault = classify(error, request.model, self._timeout_s)
-            if fault.turned_away:
-                reservation.cost_usd = 0.0
-            if fault.too_many:
-                self._limiter.too_many(started, fault.wait_s)
             failed = {"problem": str(fault), "status": fault.status, "latency_s": time.monotonic() - started}
             log(call_of(request).model_copy(update={**failed, "attempt": attempt}))
-            self.raise_if_given_up()
             raise fault from None
-        reservation.cost_usd = reply.cost_usd
-        self._limiter.succeeded()
+        finally:
+            self._sending.discard(task)
         self.unpriced_calls += reply.cost_usd is None
         self.cost_usd += reply.cost_usd or 0.0
-        self._worst_case.learn(request, reply.usage, within=reservation.charge <= reservation.nano)
         return dataclasses.replace(reply, attempt=attempt)
 
 

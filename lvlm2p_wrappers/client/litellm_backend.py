@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lvlm2p_wrappers import embedded_teacher
 from lvlm2p_wrappers.client import catalogue, pricing
-from lvlm2p_wrappers.client.litellm_loader import load_litellm
-from lvlm2p_wrappers.client.provider_errors import message_of, short
-from lvlm2p_wrappers.records import Message, Question, Reply
+from lvlm2p_wrappers.client.litellm_loader import IN_PROCESS, load_litellm
+from lvlm2p_wrappers.client.provider_errors import message_of
+from lvlm2p_wrappers.records import Message, Question, Reply, Usage
+from lvlm2p_wrappers.redaction import short
 from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
-
-if TYPE_CHECKING:
-    import httpx
 
 QUOTED_CHARS = 4000
 """How much of a bad reply its repair turn quotes."""
@@ -66,8 +65,6 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         Exception: LiteLLM's, or ``asyncio.TimeoutError``; ``provider_errors.classify`` says what they mean.
     """
     litellm = load_litellm()
-    from lvlm2p_wrappers.client.http_guard import guarded
-
     sampling: dict[str, Any] = dict(request.sampling)
     if "reasoning_effort" in sampling and request.model.startswith("anthropic/"):
         sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
@@ -76,7 +73,7 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
     started = time.perf_counter()
     try:
-        with guarded(lambda sent: _check_recipient(request.model, sent)):
+        with _guard(request.model):
             async with asyncio.timeout(timeout_s):
                 response = await litellm.acompletion(
                     model=request.model,
@@ -96,8 +93,15 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     return _reply(response, request, time.perf_counter() - started)
 
 
-def _check_recipient(model: str, request: httpx.Request) -> None:
-    catalogue.check_recipient(model, request.url.host, (str(request.url), *request.headers.values()))
+def _guard(model: str) -> contextlib.AbstractContextManager[None]:
+    """Hold what is sent over HTTP to the rules of one call."""
+    if model.startswith(IN_PROCESS):
+        return contextlib.nullcontext()
+    from lvlm2p_wrappers.client.http_guard import guarded
+
+    return guarded(
+        lambda sent: catalogue.check_recipient(model, sent.url.host, (str(sent.url), *sent.headers.values()))
+    )
 
 
 def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:
@@ -123,7 +127,7 @@ def _reply(response: Any, request: Request, latency_s: float) -> Reply:
     native = {**_native(choice), **_native(message)}
     refusal = native.get("refusal") or ("refusal" if native.get("stop_reason") == "refusal" else "")
     text = getattr(message, "content", None) or ""
-    usage = pricing.checked(getattr(response, "usage", None), request, text)
+    usage, cost_usd = _bill(response, request, text)
     return Reply(
         # Enough to see that it is too long; a lone surrogate could not be stored.
         text=text[: MAX_REPLY_CHARS + 1].encode("utf-8", "replace").decode("utf-8"),
@@ -131,9 +135,18 @@ def _reply(response: Any, request: Request, latency_s: float) -> Reply:
         finish=str(getattr(choice, "finish_reason", "") or ""),
         refusal=str(refusal or ""),
         usage=usage,
-        cost_usd=pricing.cost(request.model, usage),
+        cost_usd=cost_usd,
         latency_s=latency_s,
     )
+
+
+def _bill(response: Any, request: Request, text: str) -> tuple[Usage | None, float | None]:
+    """The tokens that were used, and what they cost in US dollars; None where that is not known."""
+    usage = getattr(response, "usage", None)
+    if request.model.startswith(IN_PROCESS):  # our own count needs no check
+        return usage and Usage(usage.prompt_tokens, usage.completion_tokens, 0), 0.0
+    checked = pricing.checked(usage, request, text)
+    return checked, pricing.cost(request.model, checked)
 
 
 def _native(part: Any) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from lvlm2p_wrappers import embedded_teacher
 
-LOCAL = ("embedded/", "ollama/", "ollama_chat/")
+IN_PROCESS = "embedded/"
+"""The beginning of the models that run in this process: nothing is sent, and nothing is billed."""
 
+LOCAL = (IN_PROCESS, "ollama/", "ollama_chat/")
 """Providers that bill nothing."""
 
 

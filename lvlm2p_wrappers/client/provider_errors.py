@@ -12,7 +12,7 @@ from typing import Any
 
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError
-from lvlm2p_wrappers.redaction import printable, without_keys
+from lvlm2p_wrappers.redaction import short
 
 RETRIED = frozenset({200, 408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may pass; a 200 among the faults is an answer that could not be read."""
@@ -122,9 +122,6 @@ def _asked_wait(error: Exception) -> float | None:
 
 # --- what the provider said, which LiteLLM buries, renaming some of its statuses ---
 
-MOST_CHARS = 300
-"""How much of a provider's message is quoted."""
-
 _ANTHROPICS = {"request_too_large": 413, "overloaded_error": 529}  # which LiteLLM makes 400 and 500 of
 
 # "litellm.RateLimitError: RateLimitError: OpenAIException - Slow down.", and the like; then advice for programmers.
@@ -159,12 +156,6 @@ def message_of(error: Exception) -> str:
     """What the provider said, or what happened to the connection: one short line without keys."""
     text = str(_complaint(error).get("message") or "") or _SUFFIX.sub("", _PREFIX.sub("", _plain(error)))
     return short(text)
-
-
-def short(text: str) -> str:
-    """The beginning of a text, on one line and without keys."""
-    text = re.sub(r"\s+", " ", printable(without_keys(text)[:10_000])).strip()  # it may be megabytes
-    return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " ..."
 
 
 def _plain(error: Exception) -> str:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from lvlm2p_wrappers.client import Client, Request, call_of
-from lvlm2p_wrappers.client.provider_errors import short
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
 from lvlm2p_wrappers.records import Answer, Call, Question, Reply, total
+from lvlm2p_wrappers.redaction import short
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.teacher.config import TeacherConfig
 

@@ -154,7 +154,7 @@ def test_no_more_calls_than_rpm_arrive_within_any_minute(pace):
 
 def test_no_more_calls_than_rpm_reach_the_provider_although_the_first_take_longest(provider, monkeypatch):
     limiter = functools.partial(RateLimiter, window_s=1.0)
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.RateLimiter", limiter)
+    monkeypatch.setattr("lvlm2p_wrappers.client.limits.RateLimiter", limiter)
     provider.latency = 0.1
     labels(Teacher(MODEL, store=None, concurrency=64, rpm=20), views(24))
     arrivals = sorted(each.received for each in provider.log)
