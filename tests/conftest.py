@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from lvlm2p_wrappers import Teacher
+from tests.postgres import PostgresServer
 from tests.provider import Provider
 
 # As the package sets them before it imports LiteLLM; some tests import it first.
@@ -47,3 +48,10 @@ def provider(monkeypatch):
         for name, value in provider.env.items():
             monkeypatch.setenv(name, value)
         yield provider
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL server; where there is none, the tests that need one are skipped."""
+    with PostgresServer() as server:
+        yield server

@@ -48,7 +48,7 @@ def test_a_store_is_never_overwritten(tmp_path, store, force):
 
 
 def test_a_link_to_a_store_is_no_way_around_that(tmp_path, store):
-    (tmp_path / "page.html").symlink_to(store.file)
+    (tmp_path / "page.html").symlink_to(store.path)
     with pytest.raises(UsageError, match="never overwritten"):
         write(tmp_path / "page.html", force=True)
 

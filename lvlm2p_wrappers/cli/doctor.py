@@ -19,7 +19,7 @@ from lvlm2p_wrappers.cli.printing import say, say_facts, say_json
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import TeacherError
 from lvlm2p_wrappers.prompts.loader import bundled_prompts
-from lvlm2p_wrappers.store import DEFAULT, Store, locate
+from lvlm2p_wrappers.store import DEFAULT, Store, is_there, locate
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.units import duration, money
 from lvlm2p_wrappers.views import viewer
@@ -94,12 +94,12 @@ def _keys() -> list[str]:
 
 
 def _store(location: str) -> dict[str, Any]:
-    file = locate(location)
-    if file is None or not file.exists():
-        return {"path": str(file), "bytes": None, "answers": None}
-    with Store(file, read_only=True) as store:
+    place = locate(location)
+    if not is_there(place):
+        return {"path": str(place), "bytes": None, "answers": None}
+    with Store(place, read_only=True) as store:
         found = stores.stats(store)
-    return {"path": str(file), "bytes": found.size_bytes, "answers": sum(found.answers.values())}
+    return {"path": store.path, "bytes": found.size_bytes, "answers": sum(found.answers.values())}
 
 
 def _ask(model: str, budget_usd: float) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from lvlm2p_wrappers.cli.printing import moment, say, say_facts, say_json, say_t
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import LoggedCall, Outcome
-from lvlm2p_wrappers.store import DEFAULT, Store, locate
+from lvlm2p_wrappers.store import DEFAULT, Store, is_there, locate
 from lvlm2p_wrappers.units import money
 
 OutcomeFlag = Annotated[Outcome | None, optional(help="only calls that ended so")]
@@ -45,13 +45,13 @@ def opened(location: str, *, read_only: bool = True) -> Iterator[Store]:
     Raises:
         UsageError: if it does not.
     """
-    file = locate(location)
-    if file is None or not file.exists():
+    place = locate(location)
+    if not is_there(place):
         raise UsageError(
-            f"there is no store {file}. A teacher makes it with its first question; "
+            f"there is no store {place}. A teacher makes it with its first question; "
             "name another one with --store or LVLM2P_STORE."
         )
-    with Store(file, read_only=read_only) as store:
+    with Store(place, read_only=read_only) as store:
         yield store
 
 

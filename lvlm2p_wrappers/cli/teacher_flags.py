@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from lvlm2p_wrappers.cli.arguments import Json, Prompts, StoreFile, optional
@@ -12,7 +11,7 @@ from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.prompts.examples import read_examples
 from lvlm2p_wrappers.prompts.loader import PromptFiles
-from lvlm2p_wrappers.store import DEFAULT, locate
+from lvlm2p_wrappers.store import DEFAULT, is_there, locate
 from lvlm2p_wrappers.teacher import Teacher
 
 _OPTIONS = ("prompts", "store", "concurrency", "budget_usd", "budget_calls", "offline")
@@ -44,10 +43,9 @@ class TeacherFlags:
             _import_modules(options["prompts"])
         return Teacher(model, **options)
 
-    def store_if_there(self) -> Path | None:
-        """The store's file, if there is one: commands that only look make none."""
-        file = locate(self.store)
-        return file if file is not None and file.exists() else None
+    def store_if_there(self) -> str | None:
+        """The store, if there is one: commands that only look make none."""
+        return self.store if is_there(locate(self.store)) else None
 
 
 def _import_modules(prompts: str) -> None:

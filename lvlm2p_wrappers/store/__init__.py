@@ -1,12 +1,12 @@
 """Every validated answer and every call, in one SQL store.
 
 ``store`` is what a teacher asks, by ``statements`` on ``tables``; ``processes`` knows who else uses it. ``rows`` checks
-what is read; ``queries`` reads and prunes, ``jsonl`` publishes. ``sqlite`` is the engine, ``migrations`` opens older
-stores.
+what is read; ``queries`` reads and prunes, ``jsonl`` publishes. ``location`` finds the engine, ``sqlite`` and
+``postgres`` are those there are, ``migrations`` opens older stores.
 """
 
 from lvlm2p_wrappers.store.jsonl import Loaded, export, load
-from lvlm2p_wrappers.store.location import DEFAULT, locate
+from lvlm2p_wrappers.store.location import DEFAULT, is_there, locate
 from lvlm2p_wrappers.store.queries import ModelUse, Pruned, Stats, answers, call, calls, prune, stats
 from lvlm2p_wrappers.store.store import Store
 
@@ -21,6 +21,7 @@ __all__ = [
     "call",
     "calls",
     "export",
+    "is_there",
     "load",
     "locate",
     "prune",

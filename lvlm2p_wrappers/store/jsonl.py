@@ -78,7 +78,7 @@ def load(store: Store, fp: IO[str]) -> Loaded:
     Raises:
         StoreError: a line is not what ``export`` writes; nothing was added.
     """
-    if store.file is None:
+    if store.engine.in_memory:
         raise StoreError("a store in memory keeps no log to import into: give the path of a file.")
     _check_header(fp.readline(1000))
     with TemporaryFile() as of_parts, TemporaryFile() as of_rows:
@@ -92,6 +92,7 @@ def load(store: Store, fp: IO[str]) -> Loaded:
         total = Loaded(0, 0, 0)
         for rows in batches(spool.rows()):
             with store.transaction() as connection:
+                store.engine.exclude_writers(connection)  # who might wait for these rows, and these for theirs
                 for row in rows:
                     total = Loaded(*map(sum, zip(total, _add(connection, row, spool), strict=True)))
     return total

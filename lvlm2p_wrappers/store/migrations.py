@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.store import statements, tables
+from lvlm2p_wrappers.store.location import Engine
 
 
 def m001_initial(connection: Connection) -> None:
@@ -26,7 +27,7 @@ def m001_initial(connection: Connection) -> None:
 MIGRATIONS = (m001_initial,)
 
 
-def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
+def migrate(connection: Connection, engine: Engine) -> None:
     """Check that a database is a store, and run the migrations that it has not seen, unless it is only read.
 
     Each is one transaction, so that processes may migrate a store at once, and be killed meanwhile. ``schema_version``
@@ -37,16 +38,18 @@ def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
     """
     with connection.begin():
         found = set(inspect(connection).get_table_names())
-        is_new = _version(connection, store, found, read_only=read_only) is None
+        is_new = _version(connection, engine, found) is None
         applied = connection.scalars(select(tables.migrations.c.name)).all() if "migrations" in found else []
-    if read_only or (len(applied) == len(MIGRATIONS) and not is_new):
+    if engine.read_only or (len(applied) == len(MIGRATIONS) and not is_new):
         return
     with connection.begin():
+        engine.exclude_writers(connection)
         for table in (tables.meta, tables.migrations):
             connection.execute(CreateTable(table, if_not_exists=True))
         statements.ADD_META.on(connection, {"name": "schema_version", "value": "1"})
     for number, migration in enumerate(MIGRATIONS, start=1):
         with connection.begin():
+            engine.exclude_writers(connection)
             # Its row comes first, so that it waits for another process's at its start.
             row = {"name": migration.__name__, "at": time.time()}
             if statements.ADD_MIGRATION.on(connection, row).rowcount == 1:
@@ -55,19 +58,20 @@ def migrate(connection: Connection, store: str, *, read_only: bool) -> None:
                 connection.execute(version.values(value=str(number)))
 
 
-def _version(connection: Connection, store: str, found: set[str], *, read_only: bool) -> int | None:
+def _version(connection: Connection, engine: Engine, found: set[str]) -> int | None:
     """The number of migrations that a store has seen, by ``meta``; None of a new one."""
     version = None
     if "meta" in found:
         version = connection.scalar(select(tables.meta.c.value).where(tables.meta.c.name == "schema_version"))
-    if version is None and found <= set(tables.METADATA.tables) and not read_only:
+    if version is None and found <= set(tables.METADATA.tables) and not engine.read_only:
         return None  # another process may be making it at this moment
+    another = "Name another one with store= or LVLM2P_STORE"
     if not re.fullmatch("[0-9]{1,9}", str(version)):
         what = "a database of something else" if found else "empty"
-        raise StoreError(f"{store} is {what}, not an lvlm2p store. Name another file with store= or LVLM2P_STORE.")
+        raise StoreError(f"{engine.name} is {what}, not an lvlm2p store. {another}.")
     if int(str(version)) > len(MIGRATIONS):
         raise StoreError(
-            f"the store {store} has schema version {version}, and this lvlm2p knows versions up to {len(MIGRATIONS)}: "
-            "upgrade with `pip install -U lvlm2p`, or name another file with store= or LVLM2P_STORE."
+            f"the store {engine.name} has schema version {version}, and this lvlm2p knows versions up to "
+            f"{len(MIGRATIONS)}: upgrade with `pip install -U lvlm2p`. {another}."
         )
     return int(str(version))

@@ -7,7 +7,20 @@ import socket
 import sys
 import threading
 import weakref
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
+
+
+def _host() -> str:
+    told = [socket.gethostname()]
+    with suppress(OSError):
+        told += [Path("/proc/sys/kernel/random/boot_id").read_text()[:8], str(Path("/proc/self/ns/pid").stat().st_ino)]
+    return "-".join(told)
+
+
+HOST = _host()
+"""This machine: many have one name, and in a container processes have numbers of their own."""
 
 LONGEST_CLAIM_S = 86_400.0
 """A claim that pretends to hold longer is none of ours: nobody shall wait for it."""
@@ -17,7 +30,7 @@ class Shared(Protocol):
     """A store, as its process's forks need it."""
 
     def before_fork(self) -> None:
-        """Keep everybody else off the store, and close its connection: SQLite's locks do not survive a fork."""
+        """Keep everybody else off the store, and close its connection: none survives a fork."""
 
     def after_fork(self) -> None:
         """Let them in again."""
@@ -60,7 +73,7 @@ def holds(owner: str, until: float, now: float) -> bool:
             return False
     except (AttributeError, TypeError, ValueError):
         return False
-    if host != socket.gethostname() or sys.platform == "win32":  # where nothing can be known, the claim's time decides
+    if host != HOST or sys.platform == "win32":  # where nothing can be known, the claim's time decides
         return True
     if process == os.getpid():  # one of our own stores, or a dead process that had our number, as in a container
         return token in _STORES

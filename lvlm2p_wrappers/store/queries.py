@@ -69,8 +69,9 @@ def stats(store: Store) -> Stats:
     uses = sa.select(
         logged.requested_model,
         sa.func.count(),
-        sa.func.coalesce(sa.func.sum(logged.prompt_tokens), 0),
-        sa.func.coalesce(sa.func.sum(logged.completion_tokens), 0),
+        # PostgreSQL's sum of whole numbers is a decimal number
+        sa.cast(sa.func.coalesce(sa.func.sum(logged.prompt_tokens), 0), sa.BigInteger),
+        sa.cast(sa.func.coalesce(sa.func.sum(logged.completion_tokens), 0), sa.BigInteger),
         sa.func.coalesce(sa.func.sum(logged.cost_usd), 0.0),
         sa.func.count() - sa.func.count(logged.cost_usd),
     )
@@ -81,7 +82,7 @@ def stats(store: Store) -> Stats:
 
         return Stats(
             path=store.path,
-            size_bytes=store.engine.size_bytes(),
+            size_bytes=store.engine.size_bytes(connection),
             answers=dict(grouped(sa.select(answered.model, sa.func.count()), answered.model)),
             calls=dict(grouped(sa.select(logged.outcome, sa.func.count()), logged.outcome)),
             models=tuple(ModelUse(*row) for row in grouped(uses, logged.requested_model)),
@@ -155,7 +156,7 @@ def prune(
     """
     if key is None and older_than_days is None and model is None and outcome is None:
         raise StoreError(
-            "pruning needs a condition (a key, an age, a model or an outcome): to drop all, delete the store's file."
+            "pruning needs a condition (a key, an age, a model or an outcome): to drop all, delete the store."
         )
     logged, answered = tables.calls.c, tables.answers.c
     of_calls = _matching(outcome, model, key)
@@ -181,6 +182,7 @@ def prune(
         sa.select(logged.schema),
     )
     with store.transaction() as connection:
+        store.engine.exclude_writers(connection)  # a call's parts come before it
         orphans = sa.delete(tables.parts).where(tables.parts.c.digest.not_in(used))
         dropped_parts = connection.execute(orphans).rowcount
     with store.transaction() as connection:

@@ -1,4 +1,4 @@
-"""SQLite as a store's engine: the one file that knows it. Another engine offers the same methods."""
+"""SQLite as a store's engine: the one file that knows it."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ class Sqlite:
     def __init__(self, file: Path | None, *, read_only: bool = False) -> None:
         self.file = file
         self.read_only = read_only
+        self.in_memory = file is None
+        self.clock = None
 
     @property
     def name(self) -> str:
@@ -74,12 +76,15 @@ class Sqlite:
         """Let all that the connection's transaction reads be of one moment."""
         connection.exec_driver_sql("BEGIN")
 
+    def exclude_writers(self, connection: Connection) -> None:
+        """Do nothing: the first statement that changes something waits for other writers, and they for its end."""
+
     def reclaim(self, connection: Connection) -> None:
         """Give the space of deleted rows back to the disk."""
         connection.exec_driver_sql("VACUUM")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def size_bytes(self) -> int:
+    def size_bytes(self, _connection: Connection, /) -> int:
         """The size of the store's files on the disk."""
         if self.file is None:
             return 0
@@ -90,6 +95,14 @@ class Sqlite:
         told = str(getattr(problem, "orig", problem))
         causes = (f"{cause} ({told})" for sign, cause in _CAUSES.items() if sign in told)
         return StoreError(f"the store {self.file or 'in memory'} cannot be used: {next(causes, told)}. {_ELSEWHERE}")
+
+    def is_gone(self) -> bool:
+        """No: a file stays open."""
+        return False
+
+    def is_back(self, _error: StoreError, /) -> bool:
+        """No: what fails in a file fails again."""
+        return False
 
     def _connect_to_write(self) -> Connection:
         if self.file is not None:

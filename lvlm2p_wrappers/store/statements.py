@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -70,8 +69,7 @@ RELEASE_ALL = Statement("DELETE FROM claims WHERE owner = :owner")
 RELEASE_EXPIRED = Statement("DELETE FROM claims WHERE expires < :now")
 # `gone` and `then` are of a claim that is worth nothing any more: if somebody took it over meanwhile, it is theirs.
 CLAIM = Statement("""
-    INSERT INTO claims (key, owner, expires)
-    SELECT :key, :owner, :expires WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = :key)
+    INSERT INTO claims (key, owner, expires) VALUES (:key, :owner, :expires)
     ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, expires = excluded.expires
     WHERE claims.owner = :owner OR (claims.owner = :gone AND claims.expires = :then)
 """)
@@ -87,12 +85,13 @@ _ADD_TURN = Statement("""
 """)
 
 
-def log_call(connection: Connection, call: Call, at: float, clean: Callable[[str], str]) -> None:
+def log_call(connection: Connection, call: Call, uid: str, at: float, clean: Callable[[str], str]) -> None:
     """Insert a call with its messages; each text and picture is kept once, under the digest of its content.
 
     Args:
         connection: in a transaction.
         call: what is logged.
+        uid: its name in the log; one that is there already stays as it is.
         at: seconds since 1970.
         clean: what every text goes through.
     """
@@ -103,10 +102,11 @@ def log_call(connection: Connection, call: Call, at: float, clean: Callable[[str
         picture = None if message.picture is None else pack_png(message.picture.png)
         needed += [words] if picture is None else [words, picture]
         messages.append({"role": message.role, "text": words.digest, "png": picture and picture.digest})
-    ADD_PART.on(connection, [part._asdict() for part in needed])
+    # In one order for all: PostgreSQL would let two transactions wait for each other's.
+    ADD_PART.on(connection, [part._asdict() for part in sorted(set(needed))])
     row = {name: clean(value) if isinstance(value, str) else value for name, value in vars(call).items()}
     del row["messages"], row["schema_text"]
-    add_call(connection, row | {"uid": uuid.uuid4().hex, "at": at, "schema": layout.digest}, messages)
+    add_call(connection, row | {"uid": uid, "at": at, "schema": layout.digest}, messages)
 
 
 def add_call(connection: Connection, row: Mapping[str, Any], messages: Iterable[Mapping[str, Any]]) -> bool:

@@ -6,24 +6,27 @@ import contextlib
 import os
 import secrets
 import shlex
-import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import StatementError
 
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.records import Answer, Call
 from lvlm2p_wrappers.redaction import key_remover
 from lvlm2p_wrappers.store import migrations, processes, statements
-from lvlm2p_wrappers.store.location import DEFAULT, locate
-from lvlm2p_wrappers.store.sqlite import Sqlite, disconnect
+from lvlm2p_wrappers.store.location import DEFAULT, engine_at, locate
+from lvlm2p_wrappers.store.sqlite import disconnect
+
+T = TypeVar("T")
 
 
 class Store:
@@ -36,18 +39,19 @@ class Store:
     True
 
     Args:
-        location: a path; ``"default"`` for ``$LVLM2P_STORE``, or ``teacher.sqlite`` in the user's cache folder; None to
-            keep answers in memory only, and no log.
+        location: a path; ``postgresql+psycopg://USER@HOST/DATABASE``; ``"default"`` for ``$LVLM2P_STORE``, or
+            ``teacher.sqlite`` in the user's cache folder; None to keep answers in memory only, and no log.
         read_only: whether it is only read; the file may then lie where it cannot be written.
 
     Raises:
-        StoreError: the file cannot be written, is no store, or was written by a newer version. Every method raises it
-            where the database fails (a full disk, say).
+        StoreError: it cannot be written, is no store, or was written by a newer version. Every method raises it where
+            the database fails (a full disk, say); a server that goes away later is waited for first.
     """
 
-    def __init__(self, location: str | Path | None = DEFAULT, *, read_only: bool = False) -> None:
-        self.file = locate(location)
-        self.engine = Sqlite(self.file, read_only=read_only)
+    def __init__(self, location: str | Path | URL | None = DEFAULT, *, read_only: bool = False) -> None:
+        place = locate(location)
+        self.engine = engine_at(place, read_only=read_only)
+        self._file = place if isinstance(place, Path) else None
         self._token = secrets.token_hex(8)
         self._claims: set[str] = set()
         self._connection: Connection | None = None
@@ -64,8 +68,7 @@ class Store:
 
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
-        with self._connected() as connection:  # a single statement needs no transaction
-            return self._answer(connection, key)
+        return self._lasting(lambda connection: self._answer(connection, key))
 
     def get_or_claim(self, key: str, *, seconds: float) -> Answer | bool:
         """Return a question's answer; without one, whether this store may ask it now.
@@ -80,18 +83,10 @@ class Store:
         Returns:
             The answer; else True if this store has now claimed the key, and False if somebody else is asking.
         """
-        now = time.time()
-        with self.transaction() as connection:
-            if (answer := self._answer(connection, key)) is not None:
-                return answer
-            owner, until = statements.CLAIMED.on(connection, {"key": key}).row or ("", 0.0)
-            if owner not in ("", self._owner) and processes.holds(owner, until, now):
-                return False
-            values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
-            if statements.CLAIM.on(connection, values).rowcount != 1:  # answered or claimed since it was looked up
-                return self._answer(connection, key) or False
-        self._claims.add(key)
-        return True
+        found = self._lasting(lambda connection: self._answer(connection, key) or self._claim(connection, key, seconds))
+        if found is True:
+            self._claims.add(key)
+        return found
 
     def record(self, call: Call, answer: Answer | None = None) -> Answer | None:
         """Log a call and, if it brought one, store its answer; when this returns, `kill -9` takes neither.
@@ -102,20 +97,25 @@ class Store:
         Returns:
             The answer as it was written.
         """
-        now = time.time()
-        without_keys = key_remover()
+        now, uid, without_keys = time.time(), uuid.uuid4().hex, key_remover()
 
         def clean(text: str) -> str:  # JSON may hold lone surrogates, UTF-8 may not
             return without_keys(text).encode(errors="backslashreplace").decode()
 
-        with self.transaction() as connection:
-            if self.file is not None:
-                statements.log_call(connection, call, now, clean)
-            if answer is not None:
-                answer = Answer(*map(clean, answer))
-                statements.ADD_ANSWER.on(connection, {"key": call.key, **answer._asdict(), "at": now})
-                self._drop_claim(connection, call.key)
-        return answer
+        cleaned = None if answer is None else Answer(*map(clean, answer))
+
+        def write(connection: Connection) -> None:
+            if not self.engine.in_memory:
+                statements.log_call(connection, call, uid, now, clean)
+            if cleaned is not None:
+                statements.ADD_ANSWER.on(connection, {"key": call.key, **cleaned._asdict(), "at": now})
+                if call.key in self._claims:
+                    statements.RELEASE.on(connection, {"key": call.key, "owner": self._owner})
+
+        self._lasting(write)
+        if cleaned is not None:
+            self._claims.discard(call.key)
+        return cleaned
 
     def how_to_drop(self, key: str) -> str:
         """Return the way out for whoever finds an answer that cannot be used."""
@@ -124,15 +124,18 @@ class Store:
 
     def renew(self, *, seconds: float) -> None:
         """Let this store's claims hold for so long from now on."""
-        with self.transaction() as connection:
-            statements.RENEW.on(connection, {"owner": self._owner, "expires": time.time() + seconds})
+
+        def renew(connection: Connection) -> None:
+            statements.RENEW.on(connection, {"owner": self._owner, "expires": self._now(connection) + seconds})
+
+        self._lasting(renew)
 
     def release(self, *keys: str) -> None:
         """End this store's claims on keys, as far as it has any, in one transaction."""
         if held := self._claims.intersection(keys):
-            with self.transaction() as connection:
-                for key in held:
-                    self._drop_claim(connection, key)
+            own: list[Mapping[str, str]] = [{"key": key, "owner": self._owner} for key in sorted(held)]
+            self._lasting(lambda connection: statements.RELEASE.on(connection, own))
+            self._claims -= held
 
     def close(self) -> None:
         """End all claims of this store and free its connection; closing it again does nothing."""
@@ -150,7 +153,7 @@ class Store:
     def before_fork(self) -> None:
         """Keep everybody else off it, and close its connection, which is opened again when next used."""
         self._lock.acquire()
-        if self.file is not None:  # a database in memory is copied whole, and has no locks to lose
+        if not self.engine.in_memory:  # which is copied whole, and has no locks to lose
             self._disconnect()
 
     def after_fork(self) -> None:
@@ -171,12 +174,22 @@ class Store:
             snapshot: whether all that is read has to be of one moment.
         """
         with self._lock:
-            if self._opened != _identity(self.file):
+            if self._opened != _identity(self._file):
                 self._disconnect()
             with self._connected() as connection, connection.begin():
                 if snapshot:
                     self.engine.begin_snapshot(connection)
                 yield connection
+
+    def _lasting(self, work: Callable[[Connection], T]) -> T:
+        """Work in a transaction; where a server went away, again once it is back."""
+        while True:
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except StoreError as error:
+                if not self.engine.is_back(error):
+                    raise
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -184,16 +197,19 @@ class Store:
             try:
                 yield self._connection or self._connect()
             except (StatementError, OverflowError, UnicodeError) as problem:  # the driver raises the last two itself
-                raise self.engine.error_for(problem) from problem
+                error = self.engine.error_for(problem)
+                if self.engine.is_gone():
+                    self._disconnect()
+                raise error from problem
 
     def _connect(self) -> Connection:
         connection = self.engine.connect()
-        self._opened = _identity(self.file)
+        self._opened = _identity(self._file)
         try:
-            migrations.migrate(connection, self.path, read_only=self.engine.read_only)
+            migrations.migrate(connection, self.engine)
             if not self.engine.read_only:
                 with connection.begin():  # which proves, before anything is paid for, that the store can be written
-                    statements.RELEASE_EXPIRED.on(connection, {"now": time.time()})
+                    statements.RELEASE_EXPIRED.on(connection, {"now": self._now(connection)})
         except BaseException:
             disconnect(connection)
             raise
@@ -211,14 +227,27 @@ class Store:
             raise StoreError(f"the store {self.path} has an answer that is no text. {self.how_to_drop(key)}")
         return None if row is None else Answer(*row)
 
+    def _claim(self, connection: Connection, key: str, seconds: float) -> Answer | bool:
+        now = self._now(connection)
+        owner, until = statements.CLAIMED.on(connection, {"key": key}).row or ("", 0.0)
+        if owner not in ("", self._owner) and processes.holds(owner, until, now):
+            return False
+        values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
+        if statements.CLAIM.on(connection, values).rowcount != 1:  # claimed since it was looked up
+            return False
+        if (answer := self._answer(connection, key)) is None:
+            return True
+        statements.RELEASE.on(connection, values)  # answered since it was looked up
+        return answer
+
+    def _now(self, connection: Connection) -> float:
+        clock = self.engine.clock
+        now = () if clock is None else clock.on(connection, {}).row
+        return now[0] if now else time.time()
+
     @property
     def _owner(self) -> str:
-        return f"{socket.gethostname()}:{os.getpid()}:{self._token}"  # another one after a fork
-
-    def _drop_claim(self, connection: Connection, key: str) -> None:
-        if key in self._claims:
-            statements.RELEASE.on(connection, {"key": key, "owner": self._owner})
-            self._claims.discard(key)
+        return f"{processes.HOST}:{os.getpid()}:{self._token}"  # another one after a fork
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
+import sqlalchemy as sa
+from sqlalchemy import Column, Double, Index, LargeBinary, MetaData, Table
 
 METADATA = MetaData()
+
+# PostgreSQL's whole numbers are short unless asked, and its order of texts depends on a language.
+Integer = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 meta = Table("meta", METADATA, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
 

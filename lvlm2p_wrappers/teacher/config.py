@@ -95,5 +95,5 @@ class TeacherConfig:
 
     def located(self) -> Self:
         """The same options with the store's real path: what ``"default"`` means may change in a process."""
-        file = locate(self.store)
-        return replace(self, store=None if file is None else str(file))
+        place = locate(self.store)
+        return replace(self, store=None if place is None else str(place))

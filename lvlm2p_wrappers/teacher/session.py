@@ -20,7 +20,7 @@ from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.records import EnvInfo, Family, Question
 from lvlm2p_wrappers.replies import Advice
-from lvlm2p_wrappers.store import Store, locate
+from lvlm2p_wrappers.store import Store, is_there, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import WINDOW, Counters, why_to_stop
 from lvlm2p_wrappers.teacher.resolver import Resolver
@@ -57,10 +57,10 @@ class Session(AbstractContextManager["Session"]):
     def __init__(self, model: str, **options: Unpack[TeacherOptions]) -> None:
         self.model = model
         self._config = config = TeacherConfig.of(options)
-        file = locate(config.store)
-        if config.offline and not (file and file.exists()):
-            raise UsageError(f"offline, and there is no store {file} to answer from; give the store of an earlier run")
-        self.store = Store(file, read_only=config.offline)
+        place = locate(config.store)
+        if config.offline and not is_there(place):
+            raise UsageError(f"offline, and there is no store {place} to answer from; give the store of an earlier run")
+        self.store = Store(place, read_only=config.offline)
         self._prompts: dict[Family, PromptSet] = {}
         self._begin()
         _SESSIONS.add(self)

@@ -1,6 +1,7 @@
-"""Calls to put into a store."""
+"""Calls to put into a store, and a way around it."""
 
 import numpy as np
+import sqlalchemy as sa
 
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, Message
@@ -36,3 +37,14 @@ def changed(call, **values):
 FAILURE = changed(
     CALL, reply=None, answered_model=None, outcome="error", problem="overloaded", status=503, cost_usd=None
 )
+
+
+def sql(location, statement, **values):
+    """Run a statement on a store's database, behind its back; its rows, or how many it changed."""
+    engine = sa.create_engine(str(location) if "://" in str(location) else f"sqlite:///{location}")
+    try:
+        with engine.begin() as connection:
+            result = connection.execute(sa.text(statement), values)
+            return [tuple(row) for row in result] if result.returns_rows else result.rowcount
+    finally:
+        engine.dispose()

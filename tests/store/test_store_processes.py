@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Message
 from lvlm2p_wrappers.store import Store
+from lvlm2p_wrappers.store.processes import HOST
 from tests.store.store_samples import ANSWER, CALL, FAILURE, changed
 
 ROOT = Path(__file__).parents[2]
@@ -279,8 +279,8 @@ class TestClaims:
             ("another-host:1:token", "tomorrow"),
             ("nobody", 600),
             ("host:x:token", 600),
-            (f"{socket.gethostname()}:-1:token", 600),
-            (f"{socket.gethostname()}:{10**30}:token", 600),
+            (f"{HOST}:-1:token", 600),
+            (f"{HOST}:{10**30}:token", 600),
             (b"\xff", 600),
         ],
         ids=["far", "for ever", "no number", "no owner", "no process", "below 0", "too large", "bytes"],

@@ -88,7 +88,7 @@ def test_an_attempt_that_fails_in_a_repair_turn_is_logged_under_its_question(pro
     provider.faults = [FAULTS["malformed_json"], FAULTS["503"], FAULTS["503"]]
     (view,) = views(1)
     with Store(tmp_path / "s.sqlite") as store:
-        teacher = Teacher(MODEL, store=store.file, max_retries=1)
+        teacher = Teacher(MODEL, store=store.path, max_retries=1)
         with pytest.raises(TransportError, match="503"):
             teacher.advise(view)
         (analysis,) = conversation(teacher, view)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -418,7 +419,7 @@ def test_a_state_whose_row_was_given_up_can_be_asked_about_again(provider):
 
 def test_what_was_sent_for_a_row_that_is_given_up_is_stored_and_what_was_not_is_not_sent(provider, store):
     provider.latency = 0.3
-    teacher = Teacher(MODEL, store=store.file, concurrency=1)
+    teacher = Teacher(MODEL, store=store.path, concurrency=1)
     rows = [teacher.submit(each) for each in views(3)]
     while not provider.log:
         time.sleep(0.01)
@@ -443,7 +444,7 @@ def test_rows_that_are_given_up_while_they_wait_for_requests_a_minute_are_droppe
 
 def test_when_answers_cannot_be_stored_any_more_nothing_more_is_paid_for(provider, store):
     provider.latency = 0.05
-    teacher = Teacher(MODEL, store=store.file, concurrency=2)
+    teacher = Teacher(MODEL, store=store.path, concurrency=2)
     rows = [teacher.submit(each) for each in views(20)]
     while len(provider.answers) < 4:
         time.sleep(0.01)
@@ -457,7 +458,7 @@ def test_when_answers_cannot_be_stored_any_more_nothing_more_is_paid_for(provide
 def test_a_question_that_waits_for_long_is_not_asked_by_another_process_too(provider, store, monkeypatch):
     monkeypatch.setattr("lvlm2p_wrappers.teacher.resolver.CLAIM_S", 0.8)
     provider.latency = 0.3
-    teachers = [Teacher(MODEL, store=store.file, concurrency=1) for _ in range(2)]  # each with claims of its own
+    teachers = [Teacher(MODEL, store=store.path, concurrency=1) for _ in range(2)]  # each with claims of its own
     rows = [(teacher, teacher.submit(each)) for teacher in teachers for each in views(5)]
     for teacher, row in rows:
         (probs,) = probs_of(teacher.collect([row], on_error="raise"))
@@ -466,26 +467,26 @@ def test_a_question_that_waits_for_long_is_not_asked_by_another_process_too(prov
 
 
 def test_an_answer_of_the_store_that_no_model_can_have_given_is_no_label(provider, store):  # noqa: ARG001
-    Teacher(MODEL, store=store.file).advise(view())
+    Teacher(MODEL, store=store.path).advise(view())
     with store.transaction() as connection:
         connection.exec_driver_sql("UPDATE answers SET text = replace(text, '\"probabilities\": {', '\"p\": {')")
     with pytest.raises(StoreError, match=r"an answer of openai/gpt-4o-mini that cannot be used.*store prune"):
-        Teacher(MODEL, store=store.file).advise(view())
+        Teacher(MODEL, store=store.path).advise(view())
 
 
 def test_a_store_that_was_deleted_meanwhile_is_made_anew(provider, store):  # noqa: ARG001
-    teacher, (first, second) = Teacher(MODEL, store=store.file), views(2)
+    teacher, (first, second) = Teacher(MODEL, store=store.path), views(2)
     teacher.advise(first)
-    for file in store.file.parent.glob("store.sqlite*"):
+    for file in Path(store.path).parent.glob("store.sqlite*"):
         file.unlink()
     teacher.advise(second)
-    assert [call.stage for call in logged(Store(store.file), outcome="ok")] == ["analysis", "action"]
+    assert [call.stage for call in logged(Store(store.path), outcome="ok")] == ["analysis", "action"]
 
 
 def test_a_secret_that_is_a_common_word_does_not_make_the_next_run_pay_again(provider, store, monkeypatch):
     monkeypatch.setenv("LOCAL_API_KEY", "anything")
     provider.answer = lambda seen: fitting_answer(seen).replace("picture ", "anything like ")
-    analyses = [Teacher(MODEL, store=store.file).advise(view()).analysis for _ in range(2)]
+    analyses = [Teacher(MODEL, store=store.path).advise(view()).analysis for _ in range(2)]
     assert analyses[0] == analyses[1]
     assert "<LOCAL_API_KEY> like" in analyses[0]
     assert len(provider.log) == 2
@@ -510,7 +511,7 @@ def test_the_same_arguments_mean_one_teacher_in_all_threads(store):
 
     def share():
         barrier.wait()
-        found.append(Teacher.shared(MODEL, {"store": store.file, "budget_calls": 2}))
+        found.append(Teacher.shared(MODEL, {"store": store.path, "budget_calls": 2}))
 
     threads = [threading.Thread(target=share) for _ in range(8)]
     for thread in threads:
