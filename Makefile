@@ -40,5 +40,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[algos,dev,envs]"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[algos,dev,envs,labels]"
 	@touch $@

@@ -14,6 +14,7 @@ from lvlm2p_wrappers.errors import (
     TransportError,
     UsageError,
 )
+from lvlm2p_wrappers.labels import LabelSet, read_labels
 from lvlm2p_wrappers.lambda_weight import Lambda
 from lvlm2p_wrappers.observations import AgentCentredObservation
 from lvlm2p_wrappers.records import View
@@ -28,6 +29,7 @@ __all__ = [
     "AgentCentredObservation",
     "BadReplyError",
     "BudgetError",
+    "LabelSet",
     "Lambda",
     "ModelError",
     "PromptError",
@@ -41,4 +43,5 @@ __all__ = [
     "VectorTeacherWrapper",
     "View",
     "command_line",
+    "read_labels",
 ]

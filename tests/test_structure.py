@@ -35,6 +35,18 @@ MAY_IMPORT = {
     "wrapper": {"errors", "replies", "teacher", "views"},
     "vector": {"advice_panel", "errors", "replies", "teacher", "views", "wrapper"},
     "lambda_weight": set(),
+    "labels": {
+        "errors",
+        "output_file",
+        "picture",
+        "png",
+        "records",
+        "redaction",
+        "replies",
+        "teacher",
+        "units",
+        "views",
+    },
     "training_run": {"errors", "redaction", "teacher", "vector"},
     "evaluation": {
         "embedded_teacher",

@@ -17,6 +17,7 @@ from lvlm2p_wrappers.cli.compare import Compare
 from lvlm2p_wrappers.cli.doctor import Doctor
 from lvlm2p_wrappers.cli.estimate import Estimate
 from lvlm2p_wrappers.cli.evaluate import Evaluate
+from lvlm2p_wrappers.cli.label import Label
 from lvlm2p_wrappers.cli.preview import Preview
 from lvlm2p_wrappers.cli.printing import complain, say
 from lvlm2p_wrappers.cli.report import Report
@@ -48,6 +49,7 @@ LVLM2P = Group(
         "estimate": Estimate,
         "evaluate": Evaluate,
         "compare": Compare,
+        "label": Label,
         "report": Report,
         "store": STORE,
         "scripts": Scripts,

@@ -14,7 +14,7 @@ from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.store import DEFAULT, is_there, locate
 from lvlm2p_wrappers.teacher import Teacher
 
-_OPTIONS = ("prompts", "store", "concurrency", "budget_usd", "budget_calls", "offline")
+_OPTIONS = ("prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline")
 """The teacher's options that are flags of the same name; a command may have some of them."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import gymnasium as gym
@@ -44,6 +46,13 @@ class State(NamedTuple):
 
 
 def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[State]:
+    """Sample distinct states, all at once; see :func:`sample_states`."""
+    return [*sample_states(env, count, seed=seed)]
+
+
+def sample_states(
+    env: gym.Env[Any, Any], count: int, *, seed: int, sources: Sequence[Source] = get_args(Source), judged: bool = True
+) -> Iterator[State]:
     """Sample distinct states from rollouts of a random, a student-like and an expert policy, in equal parts.
 
     They depend on the environment and the seed alone. The student-like policy acts at random half of the time, else as
@@ -53,53 +62,61 @@ def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[Sta
         env: the environment; it is reset and stepped.
         count: the number of states. Fewer are returned if the environment does not have so many.
         seed: of the episodes and of the policies.
+        sources: the policies.
+        judged: whether the ground truth is wanted.
     """
-    sampler = _Sampler(env, seed)
-    sources = get_args(Source) if has_ground_truth(env) else ("random",)
+    sampler = _Sampler(env, seed, judged=judged)
+    if not has_ground_truth(env):
+        sources = ("random",)
     sampled: dict[Source, int] = dict.fromkeys(sources, 0)
     without_new: Counter[Source] = Counter()
-    while sampled and len(sampler.states) < count:
+    while sampled and sampler.count < count:
         source = min(sampled, key=lambda name: sampled[name])
-        new = sampler.sample_episode(source, min(count - len(sampler.states), _PER_EPISODE))
+        new = sampler.sample_episode(source, min(count - sampler.count, _PER_EPISODE))
+        yield from sampler.states
+        sampler.states.clear()
         sampled[source] += new
         without_new[source] = 0 if new else without_new[source] + 1
         if without_new[source] == _PATIENCE:
             del sampled[source]  # the other policies make up for it
-    return sampler.states
 
 
 class _Sampler:
     """Samples states of one environment, none twice."""
 
-    def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
+    def __init__(self, env: gym.Env[Any, Any], seed: int, *, judged: bool) -> None:
         self._env, self._viewer = env, viewer(env)
         self._start = int(env.action_space.start)  # type: ignore[attr-defined]
         self._actions = self._viewer.env_info.actions
         self._rng = np.random.default_rng([seed, zlib.crc32(self._viewer.env_info.env_id.encode())])
         self._keys: set[Hashable] = set()
+        self._judged = judged and has_ground_truth(env)
+        self._observation: Any = None
         self.states: list[State] = []
+        self.count = 0
 
     def sample_episode(self, source: Source, most: int) -> int:
         """Roll out one episode, or its beginning; returns how many of its states were sampled, at most ``most``."""
         seed = int(self._rng.integers(2**31))
-        self._env.reset(seed=seed)
+        self._observation, _ = self._env.reset(seed=seed)
         history: list[str] = []
-        before = len(self.states)
+        before = self.count
         wait = int(self._rng.geometric(1 / _MEAN_GAP)) - 1
         for step in range(_MAX_STEPS):
             if wait <= 0 and (view := self._new_view(history)) is not None:
-                truth = ground_truth(self._env, self._actions) if has_ground_truth(self._env) else None
-                self.states.append(State(len(self.states), source, seed, step, view, truth))
+                truth = ground_truth(self._env, self._actions) if self._judged else None
+                self.states.append(State(self.count, source, seed, step, view, truth))
+                self.count += 1
                 wait = int(self._rng.geometric(1 / _MEAN_GAP))
             wait -= 1
             action = self._action(source)
-            if len(self.states) - before == most or action is None:
+            if self.count - before == most or action is None:
                 break
-            _, _, terminated, truncated, _ = self._env.step(self._start + action)
+            self._observation, _, terminated, truncated, _ = self._env.step(self._start + action)
             history.append(self._actions[action])
             if terminated or truncated:
                 break
-        return len(self.states) - before
+        return self.count - before
 
     def _new_view(self, history: list[str]) -> View | None:
         """The current view, unless an equal one has been sampled."""
@@ -110,7 +127,7 @@ class _Sampler:
         if key in self._keys:
             return None
         self._keys.add(key)
-        return view or self._viewer.view(tuple(history))
+        return replace(view or self._viewer.view(tuple(history)), observation=copy.deepcopy(self._observation))
 
     def _action(self, source: Source) -> int | None:
         """The next action's number; None where the expert finds none."""

@@ -58,9 +58,12 @@ class Session(AbstractContextManager["Session"]):
         self.model = model
         self._config = config = TeacherConfig.of(options)
         place = locate(config.store)
-        if config.offline and not is_there(place):
-            raise UsageError(f"offline, and there is no store {place} to answer from; give the store of an earlier run")
-        self.store = Store(place, read_only=config.offline)
+        if config.offline and place is not None and not is_there(place):
+            raise UsageError(
+                f"offline, and there is no store {place} to answer from; give the store of an earlier run, "
+                "or none (store=None) where nothing needs an answer"
+            )
+        self.store = Store(place, read_only=config.offline and place is not None)
         self._prompts: dict[Family, PromptSet] = {}
         self._begin()
         _SESSIONS.add(self)

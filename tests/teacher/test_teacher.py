@@ -316,9 +316,15 @@ def test_offline_answers_from_the_store_alone(provider, monkeypatch):
 
 
 def test_offline_without_a_store_to_answer_from_is_refused(tmp_path):
-    for store in (None, tmp_path / "no.sqlite"):
-        with pytest.raises(UsageError, match=f"offline, and there is no store {store} to answer from"):
-            Teacher(MODEL, store=store, offline=True)
+    store = tmp_path / "no.sqlite"
+    with pytest.raises(UsageError, match=f"offline, and there is no store {store} to answer from"):
+        Teacher(MODEL, store=store, offline=True)
+
+
+def test_offline_and_without_a_store_there_is_no_advice_and_no_key_is_needed():
+    """Who learns from a label set alone has neither."""
+    with pytest.raises(TransportError, match=r"offline, and the store none \(in memory\) has no answer"):
+        Teacher(MODEL, store=None, offline=True).advise(view())
 
 
 def test_a_fallback_answers_where_the_first_model_fails_and_the_label_says_so(provider, store):

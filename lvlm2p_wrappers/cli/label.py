@@ -1,0 +1,211 @@
+"""``lvlm2p label``: a label set."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lvlm2p_wrappers.cli.arguments import EnvId, Model, optional, whole_from_1
+from lvlm2p_wrappers.cli.environments import in_silence, info_of, make
+from lvlm2p_wrappers.cli.evaluate import LabellingFlags, default_folder
+from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json
+from lvlm2p_wrappers.errors import BadReplyError, TeacherError, UsageError
+from lvlm2p_wrappers.evaluation.states import sample_states
+from lvlm2p_wrappers.labels import LabelFolder, LabelRow, frames_of, label_views
+from lvlm2p_wrappers.labels.arrow import load_pyarrow
+from lvlm2p_wrappers.labels.labelling import Frame, as_told, info_of_set
+from lvlm2p_wrappers.labels.layout import view_digest
+from lvlm2p_wrappers.observations import AgentCentredObservation
+from lvlm2p_wrappers.records import Source, View
+from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.units import duration, money
+
+Observation = Literal["auto", "grid", "env", "none"]
+
+_SAY_EVERY_S = 60.0
+"""Seconds between two lines of progress where there is no terminal, as in a batch job's log."""
+
+
+@dataclass(kw_only=True)
+class Label(LabellingFlags):
+    """Have a teacher label many states, and keep the labels as a label set.
+
+    A label set is a folder of Parquet files with a README.md, which Hugging
+    Face's datasets reads as it is. Students train from it without a key.
+
+    --states-from says where the states are from: random, student, expert, or
+    mixed (all three); a folder of PNG files (missions in a metadata.jsonl), a
+    Parquet file with a column image, the folder of another label set, or
+    minari:DATASET.
+
+    After a spent budget, a fault or Ctrl-C the same command goes on where it
+    was; answers come from the store where they are there, and go into it.
+
+    Examples:
+      lvlm2p label MiniGrid-LavaGapS7-v0 --model embedded/minigrid-planner --states 300
+      lvlm2p label MiniGrid-DoorKey-8x8-v0 --model gemini/gemini-2.5-flash-lite --states 5000 --budget-usd 5
+      lvlm2p label ALE/Freeway-v5 --model openai/gpt-4o-mini --states-from minari:atari/freeway/expert-v0
+    """
+
+    env_id: EnvId
+    model: Model
+    states_from: Annotated[str, optional("WHERE")] = "mixed"  # random, student, expert, mixed; a path; minari:DATASET
+    observation: Annotated[Observation, optional()] = "auto"
+    """what the student sees: grid (the scripts' observation of a MiniGrid), env (the environment's own), none; auto
+    takes the first of these that the environment has"""
+    rpm: Annotated[int | None, whole_from_1, optional("N")] = None  # the most calls a minute
+    out: Annotated[Path | None, optional("FOLDER")] = None  # the label set; without it label_sets/ENV__MODEL
+
+    def run(self) -> None:
+        """See ``Command``."""
+        load_pyarrow()
+        path = self.out or Path("label_sets") / default_folder(self.env_id, self.model, self.prompts).name
+        teacher = self.teacher(self.model)
+        with in_silence(), contextlib.closing(teacher):
+            frames = self._frames()
+            if (first := next(frames, None)) is None:
+                raise UsageError(f"{self.states_from} holds no frames")
+            with LabelFolder(path, info_of_set(teacher, first.view, self.prompts)) as folder:
+                tally = _Tally(teacher, folder, self.states)
+                new = _unlabelled(teacher, itertools.chain([first], frames), folder)
+                try:
+                    with _progress(tally) as show:
+                        for outcome in label_views(teacher, new, width=4 * self.concurrency):
+                            tally.add(outcome)
+                            show()
+                except (TeacherError, KeyboardInterrupt) as error:
+                    tally.unfinished = error
+        self._print(folder, tally)
+        if tally.unfinished is not None:
+            if isinstance(tally.unfinished, TeacherError):
+                say("Incomplete. The same command goes on.", stderr=True)
+            raise tally.unfinished
+
+    def _frames(self) -> Iterator[Frame]:
+        sources = get_args(Source)
+        if self.states_from in ("mixed", *sources):
+            env = self._make()
+            chosen = sources if self.states_from == "mixed" else (self.states_from,)
+            for state in sample_states(env, self.states, seed=self.seed, sources=chosen, judged=False):
+                where = f"{state.source} seed {state.seed} step {state.step}"
+                yield Frame(where, self._as_kept(state.view))
+            env.close()
+            return
+        found = frames_of(self.states_from, info_of(self.env_id), self._make)
+        for source, view in itertools.islice(found, self.states):
+            yield Frame(source, self._as_kept(view))
+
+    def _make(self) -> gym.Env[Any, Any]:
+        """The environment, whose observations are those that the set keeps."""
+        env = make(self.env_id)
+        if self.observation == "grid" or (self.observation == "auto" and hasattr(env.unwrapped, "agent_pos")):
+            env = AgentCentredObservation(env)
+        return env
+
+    def _as_kept(self, view: View) -> View:
+        """The view with the observation that the set keeps, if any."""
+        drop = self.observation == "none" or (
+            self.observation == "auto" and not isinstance(view.observation, np.ndarray)
+        )
+        return replace(view, observation=None) if drop else view
+
+    def _print(self, folder: LabelFolder, tally: _Tally) -> None:
+        counters = tally.teacher.counters
+        told = {
+            "folder": str(folder.path),
+            "labels": len(folder),
+            "new": tally.labelled,
+            "without_label": sum(tally.failures.values()),
+            "calls": counters.calls,
+            "cost_usd": counters.cost_usd,
+        }
+        if self.json:
+            say_json({**told, "failures": tally.failures, "complete": tally.unfinished is None})
+            return
+        kinds = ", ".join(f"{kind}: {n}" for kind, n in tally.failures.items())
+        facts = [
+            ("labels in the set", f"{len(folder):,}"),
+            ("new ones", f"{tally.labelled:,}"),
+            ("views without a label", f"{told['without_label']:,}" + (f" ({kinds})" if kinds else "")),
+            ("calls", f"{counters.calls:,}"),
+            ("spent", money(counters.cost_usd) + (" and unpriced calls" if counters.unpriced_calls else "")),
+        ]
+        say_facts(facts)
+        say(f"kept in {folder.path}")
+
+
+@dataclass
+class _Tally:
+    """What has become of the frames so far."""
+
+    teacher: Teacher
+    folder: LabelFolder
+    wanted: int
+    labelled: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    unfinished: TeacherError | KeyboardInterrupt | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: LabelRow | TeacherError) -> None:
+        if isinstance(outcome, LabelRow):
+            self.folder.add(outcome)
+            self.labelled += 1
+            return
+        kind = outcome.kind if isinstance(outcome, BadReplyError) else type(outcome).__name__.removesuffix("Error")
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+        if not isinstance(outcome, BadReplyError):
+            self.unfinished = outcome
+
+    @property
+    def done(self) -> int:
+        return len(self.folder) + sum(self.failures.values())
+
+    @property
+    def price(self) -> str:
+        """What has been spent, and what all of it may come to."""
+        spent = self.teacher.counters.cost_usd
+        asked = self.labelled + sum(self.failures.values())
+        in_all = spent * (1 + max(self.wanted - self.done, 0) / max(asked, 1))
+        return f"{money(spent)} spent, about {money(in_all)} in all"
+
+    @property
+    def line(self) -> str:
+        asked = self.labelled + sum(self.failures.values())
+        left = (time.monotonic() - self.started) / max(asked, 1) * max(self.wanted - self.done, 0)
+        return f"{self.done:,} of {self.wanted:,} states, {self.price}, about {duration(left)} left"
+
+
+def _unlabelled(teacher: Teacher, frames: Iterable[Frame], folder: LabelFolder) -> Iterator[Frame]:
+    """The frames that the set has no label of, each once."""
+    known = set(folder.views)
+    for frame in frames:
+        if (digest := view_digest(as_told(teacher, frame.view))) not in known:
+            known.add(digest)
+            yield frame
+
+
+@contextlib.contextmanager
+def _progress(tally: _Tally) -> Iterator[Any]:
+    """A bar on a terminal, else a line a minute; on standard error."""
+    screen = console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task, told = bar.add_task("", total=tally.wanted, completed=len(tally.folder)), time.monotonic()
+
+        def show() -> None:
+            nonlocal told
+            bar.update(task, completed=tally.done, description=tally.price)
+            if bar.disable and time.monotonic() - told > _SAY_EVERY_S:
+                told = time.monotonic()
+                say(tally.line, stderr=True)
+
+        yield show
