@@ -74,6 +74,10 @@ def test_every_lvlm2p_command_of_a_page_runs(page, provider):  # noqa: ARG001 --
     shutil.copy(ROOT / "prompts/minigrid/action.user.jinja", "my_prompts")
     shutil.copytree("my_prompts", "without_mission")
     assert main(["ask", "MiniGrid-Fetch-6x6-N2-v0", "--model", "embedded/minigrid-planner"]) == 0  # a store with calls
-    shorter = {"evaluate": ["--states", "12", "--episodes", "1"], "compare": ["--states", "12"], "label": ["--states", "12"]}
+    shorter = {
+        "evaluate": ["--states", "12", "--episodes", "1"],
+        "compare": ["--states", "12"],
+        "label": ["--states", "12"],
+    }
     for _, words in (found for found in commands("lvlm2p") if found[0] == page):
         assert main([*words[1:], *shorter.get(words[1], [])]) == 0, words
