@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def read_action(text: str, actions: Sequence[str]) -> str:
     given = found.get("probabilities")
     if not isinstance(given, dict):
         raise BadReplyError('there is no "probabilities" object', kind="keys", replies=(text,))
-    problem, kind = _problem_of(given, actions)
+    problem, kind = problem_of(given, actions)
     if problem:
         raise BadReplyError(problem, kind=kind, replies=(text,))
     reasoning = found.get("reasoning")
@@ -145,8 +145,8 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _problem_of(given: dict[str, Any], actions: Sequence[str]) -> tuple[str, str]:
-    """What is wrong with a second stage's numbers, and its kind; two empty strings if nothing is."""
+def problem_of(given: Mapping[str, Any], actions: Sequence[str]) -> tuple[str, str]:
+    """What is wrong with the probabilities of actions, and its kind; two empty strings if nothing is."""
     if missing := [name for name in actions if name not in given]:
         return f"no probability for {', '.join(missing)}", "keys"
     if unknown := [name for name in given if name not in actions]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Unpack
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import iterate
 from numpy.typing import ArrayLike, NDArray
 
 from lvlm2p_wrappers.advice_panel import draw_sample
@@ -84,13 +85,14 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             raise UsageError("ask='manual' goes with defer=True: without it, advice is in the infos of the step before")
         self._resets_at_once = _resets_at_once(env)
         self._defer, self._ask_all, self._max_pending, self._on_error = defer, ask == "all", max_pending, on_error
-        self._viewer = vector_viewer(env)
         self.teacher = Teacher.shared(model, options)
+        self._viewer = vector_viewer(env, self.teacher.own_view)
         self.teacher.resume()
         self._histories: list[deque[str]] = []
         prompts = {env_info: self.teacher.read_prompts(env_info) for env_info in dict.fromkeys(self._viewer.env_infos)}
         for env_info in self._viewer.env_infos:
             self._histories.append(deque(maxlen=prompts[env_info].options.history))
+        self._observations: list[Any] = [None] * self.num_envs
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._current: list[PendingAdvice | None] = [None] * self.num_envs
         self._rows: list[list[PendingAdvice | None]] = []
@@ -108,7 +110,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._over = self._over & ~fresh
         for i in np.flatnonzero(fresh):
             self._histories[i].clear()
-        return obs, self._with_advice(infos)
+        return obs, self._with_advice(obs, infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environments and ask about the observations they return.
@@ -120,7 +122,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             self._rows.append(self._current)
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         self._remember(actions, np.logical_or(terminations, truncations))
-        return obs, rewards, terminations, truncations, self._with_advice(infos)
+        return obs, rewards, terminations, truncations, self._with_advice(obs, infos)
 
     def ask(self, mask: ArrayLike) -> None:
         """Ask about the current observations of some environments, before the next ``step``.
@@ -216,9 +218,11 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
                 history.append(self._viewer.env_infos[i].actions[int(actions[i]) - start])
         self._over = np.zeros_like(done) if self._resets_at_once else done
 
-    def _with_advice(self, infos: dict[str, Any]) -> dict[str, Any]:
+    def _with_advice(self, obs: Any, infos: dict[str, Any]) -> dict[str, Any]:
         """Ask about the current observations, as far as wanted, and put advice and mask into the infos."""
         refuse_taken_key(infos)
+        if self.teacher.function is not None:  # a model is not told what the student sees
+            self._observations = [*iterate(self.observation_space, obs)]
         self._current = [None] * self.num_envs
         if self._ask_all:
             self._ask_about(~self._over)
@@ -228,7 +232,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
     def _ask_about(self, chosen: NDArray[np.bool_]) -> None:
         indices = [int(i) for i in np.flatnonzero(chosen & ~self._over) if self._current[i] is None]
         for i, snapshot in zip(indices, self._viewer.snapshots(indices), strict=True):
-            self._current[i] = self.teacher.ask(snapshot, tuple(self._histories[i]))
+            self._current[i] = self.teacher.ask(snapshot, tuple(self._histories[i]), self._observations[i])
         self.teacher.wait_below(self._max_pending)
 
     def _collected(self, rows: list[PendingAdvice | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

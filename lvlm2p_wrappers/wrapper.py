@@ -12,7 +12,6 @@ from gymnasium.core import ActType, ObsType
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.replies import Advice
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions
-from lvlm2p_wrappers.views import viewer
 
 INFO_KEY, MASK_KEY = "teacher_probs", "_teacher_probs"
 
@@ -69,9 +68,9 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         )
         gym.Wrapper.__init__(self, env)
         require_known(on_error)
-        self._viewer = viewer(env)
-        self._on_error, self._always_in_info = on_error, always_in_info
         self.teacher = Teacher.shared(model, options)
+        self._viewer = self.teacher.viewer(env)
+        self._on_error, self._always_in_info = on_error, always_in_info
         self.teacher.resume()
         # The last actions' names; of length 0 unless the prompt set asks for a history.
         prompts = self.teacher.read_prompts(self._viewer.env_info)
@@ -87,7 +86,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         """
         obs, info = self.env.reset(seed=seed, options=options)
         self._history.clear()
-        return obs, self._with_advice(info, is_over=False)
+        return obs, self._with_advice(obs, info, is_over=False)
 
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
         """Step the environment and, unless the episode is over, ask about the observation it returns.
@@ -97,16 +96,16 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._history.append(self._viewer.env_info.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
-        return obs, reward, terminated, truncated, self._with_advice(info, is_over=terminated or truncated)
+        return obs, reward, terminated, truncated, self._with_advice(obs, info, is_over=terminated or truncated)
 
     def close(self) -> None:
         """Close the environment, and the store's files unless another wrapper's question is open."""
         self.teacher.free_store()
         super().close()
 
-    def _with_advice(self, info: dict[str, Any], *, is_over: bool) -> dict[str, Any]:
+    def _with_advice(self, obs: ObsType, info: dict[str, Any], *, is_over: bool) -> dict[str, Any]:
         refuse_taken_key(info)
-        row = None if is_over else self.teacher.ask(self._viewer, tuple(self._history))
+        row = None if is_over else self.teacher.ask(self._viewer, tuple(self._history), obs)
         (advice,) = self.teacher.collect([row], on_error=self._on_error)
         # A copy: a state seen before shares its advice, and whoever gets an info may change it.
         probs = advice.probs.copy() if isinstance(advice, Advice) else None

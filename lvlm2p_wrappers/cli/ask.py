@@ -76,7 +76,7 @@ class Ask(Snapshot):
         kind = getattr(problem, "kind", type(problem).__name__.removesuffix("Error").lower())
         say_json(
             {
-                **self.facts(view),
+                **self.told(view),
                 "model": advice.model if advice else self.model,
                 "exchanges": [
                     exchange.model_dump(mode="json")
@@ -95,6 +95,7 @@ class Ask(Snapshot):
         say(f"{self.moment}: {self.model}", style="bold")
         rows = [("picture", self.picture_in_words(view))]
         rows += [("mission", view.mission)] if view.mission else []
+        rows += [*view.facts.items()]
         rows += [("carrying", view.carrying)] if view.family == "minigrid" else []
         say_facts(rows)
         for number, (exchange, from_store) in enumerate(exchanges, start=1):
@@ -105,6 +106,9 @@ class Ask(Snapshot):
             probs = _by_name(teacher, view, advice).items()
             bars = [(f"  {name}", f"{share:.3f}", "█" * math.ceil(share * _BAR)) for name, share in probs]
             say_table(bars, header=("", "", ""), numbers=(1,), whole=(0, 2))
+        if teacher.function is not None:
+            say("\nA Python function answered; no model was asked.")
+            return
         if advice is not None and advice.cached:
             say(f"\nNobody was asked: it was all in the store, {teacher.store_path}.")
             return

@@ -59,7 +59,7 @@ class Compare(LabellingFlags):
             raise UsageError("say with --env which environment's states to label")
         sides = [self._side(text) for text in (self.first, self.second)]
         for env_id in self.env:
-            info_of(env_id)
+            info_of(env_id, self.own_view)
         left = replace(self)  # its budget shrinks as it is spent
         with in_silence(), progress() as told:
             found = {env_id: left._compare(env_id, sides, told) for env_id in dict.fromkeys(self.env)}
@@ -84,7 +84,8 @@ class Compare(LabellingFlags):
         if at and _is_set(folder):
             return Side(model, folder)
         try:
-            catalogue.recognise(text)
+            if not text.startswith("python:"):
+                catalogue.recognise(text)
         except ModelError as error:
             raise UsageError(f"{text!r} is no folder of prompts, and no model either: {error}") from None
         return Side(text, self.prompts)
@@ -92,7 +93,7 @@ class Compare(LabellingFlags):
     def _compare(self, env_id: str, sides: Sequence[Side], told: Progress) -> list[Difference]:
         """The differences between the sides in one environment."""
         env = make(env_id)
-        states = collect_states(env, self.states, seed=self.seed)
+        states = collect_states(env, self.states, seed=self.seed, own=self.own_view)
         env.close()
         tasks = (f"{env_id}, {letter}" for letter in "AB")
         first, second = (self._label(side, task, states, told) for side, task in zip(sides, tasks, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 from collections import deque
@@ -14,7 +15,7 @@ import gymnasium as gym
 from lvlm2p_wrappers import environments
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.records import EnvInfo, View
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import OwnView, Viewer, viewer
 
 
 def make(env_id: str) -> gym.Env[Any, Any]:
@@ -31,14 +32,18 @@ def make(env_id: str) -> gym.Env[Any, Any]:
     return env
 
 
-def info_of(env_id: str) -> EnvInfo:
+def info_of(env_id: str, own: OwnView) -> EnvInfo:
     """What all views of an environment have in common.
+
+    Args:
+        env_id: its id.
+        own: what the user has shown and told of it.
 
     Raises:
         UsageError: if it cannot be made, or no teacher can be asked about it.
     """
     with in_silence(), contextlib.closing(make(env_id)) as env:
-        return viewer(env).env_info
+        return viewer(env, own).env_info
 
 
 def in_silence() -> contextlib.AbstractContextManager[Any]:
@@ -46,30 +51,38 @@ def in_silence() -> contextlib.AbstractContextManager[Any]:
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def walk(env: gym.Env[Any, Any], seed: int, history: int) -> Iterator[tuple[Hashable, bool, Callable[[], View]]]:
+def walk(
+    env: gym.Env[Any, Any], look: Viewer, seed: int, history: int
+) -> Iterator[tuple[Hashable, bool, Callable[[], View]]]:
     """The views of a random policy, without an end: where an episode ends, the next one begins.
 
     Args:
         env: the environment.
+        look: draws it.
         seed: of its first reset, and of the policy.
         history: how many of the last actions belong to a view.
 
     Yields:
         What tells the view from others, whether it is new in its episode, and a function that draws it.
     """
-    look, last, in_episode = viewer(env), deque[str](maxlen=history), set[Hashable]()
+    last, in_episode = deque[str](maxlen=history), set[Hashable]()
     env.action_space.seed(seed)
-    env.reset(seed=seed)
+    obs, _ = env.reset(seed=seed)
     while True:
-        view = functools.cache(functools.partial(look.view, tuple(last)))
+        view = functools.cache(functools.partial(_seen, look, tuple(last), obs))
         state = look.key()
         key = (view().key() if state is None else state, tuple(last))
         yield key, key not in in_episode, view
         in_episode.add(key)
         action = env.action_space.sample()
-        _, _, terminated, truncated, _ = env.step(action)
+        obs, _, terminated, truncated, _ = env.step(action)
         last.append(look.env_info.actions[int(action) - int(env.action_space.start)])  # type: ignore[attr-defined]
         if terminated or truncated:
-            env.reset()
+            obs, _ = env.reset()
             last.clear()
             in_episode.clear()
+
+
+def _seen(look: Viewer, history: tuple[str, ...], obs: Any) -> View:
+    """The view with what a student would see, for teachers that are Python functions."""
+    return dataclasses.replace(look.view(history), observation=obs)

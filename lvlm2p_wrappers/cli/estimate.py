@@ -31,7 +31,7 @@ from lvlm2p_wrappers.records import Question, Stage, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.units import duration, money
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import Viewer
 
 Range: TypeAlias = NDArray[np.float64]
 """The low and the high end of an estimate, shape (2,)."""
@@ -81,12 +81,19 @@ class Rollout:
 
 
 def roll_out(
-    env: gym.Env[Any, Any], frames: int, *, seed: int, history: int, is_stored: Callable[[View], bool] = lambda _: False
+    env: gym.Env[Any, Any],
+    look: Viewer,
+    frames: int,
+    *,
+    seed: int,
+    history: int,
+    is_stored: Callable[[View], bool] = lambda _: False,
 ) -> Rollout:
     """Act at random.
 
     Args:
         env: the environment.
+        look: draws it.
         frames: for how many observations.
         seed: of the environment and of the policy.
         history: how many of the last actions belong to a view.
@@ -95,7 +102,7 @@ def roll_out(
     screen = console(stderr=True)
     watched = track(range(frames), "Looking at it", console=screen, transient=True, disable=not screen.is_terminal)
     found, seen = Rollout(frames), set[Hashable]()
-    for frame, (key, is_first, view) in zip(watched, walk(env, seed, history), strict=False):
+    for frame, (key, is_first, view) in zip(watched, walk(env, look, seed, history), strict=False):
         found.firsts += is_first
         found.late_firsts += is_first and frame >= frames / 2
         if key in seen:
@@ -181,7 +188,7 @@ class Estimate(TeacherFlags):
     def run(self) -> None:
         """See ``Command``."""
         file = self.store_if_there()
-        teacher = self.teacher(self.model, store=file)
+        teacher = self.model_teacher(self.model)
         with in_silence():
             rollout = self._roll_out(teacher, look_up=file is not None)
         tokens = _tokens(teacher, rollout.samples)
@@ -221,7 +228,7 @@ class Estimate(TeacherFlags):
 
     def _roll_out(self, teacher: Teacher, *, look_up: bool) -> Rollout:
         env = make(self.env_id)
-        look = viewer(env)
+        look = teacher.viewer(env)
         prompts = teacher.prompts(look.env_info)
         prompts.check(look.env_info)
 
@@ -231,7 +238,7 @@ class Estimate(TeacherFlags):
 
         env.reset(seed=self.seed)
         frames = min(self.total_timesteps, self.frames or FRAMES[look.key() is not None])
-        rollout = roll_out(env, frames, seed=self.seed, history=prompts.options.history, is_stored=is_stored)
+        rollout = roll_out(env, look, frames, seed=self.seed, history=prompts.options.history, is_stored=is_stored)
         env.close()
         return rollout
 

@@ -88,7 +88,7 @@ class Evaluate(LabellingFlags):
     def run(self) -> None:
         """See ``Command``."""
         teacher = self.teacher(self.model)
-        env_info = info_of(self.env_id)
+        env_info = info_of(self.env_id, self.own_view)
         teacher.resume()
         arguments = EvaluationArguments(
             env_id=env_info.env_id,
@@ -150,8 +150,9 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
     if not each:
         return None if each is None else 0.0
     env = make(env_id)
-    history = teacher.prompts(info_of(env_id)).options.history
-    rollout = roll_out(env, _ROLLOUT, seed=folder.arguments.seed, history=history)
+    look = teacher.viewer(env)
+    history = teacher.prompts(look.env_info).options.history
+    rollout = roll_out(env, look, _ROLLOUT, seed=folder.arguments.seed, history=history)
     env.close()
     return float(rollout.distinct_views(RUN_FRAMES)[1])
 
@@ -161,7 +162,7 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
 
 def _print(folder: EvaluationFolder, metrics: Metrics) -> None:
     asked = folder.arguments
-    say(f"{asked.env_id}, {asked.model}, prompts {asked.prompts}", style="bold")
+    say(f"{asked.env_id}, {asked.teacher}, prompts {asked.prompts}", style="bold")
     if metrics.rollouts:
         names = {"argmax": "most probable action", "sampled": "sampled action"}
         rows = [

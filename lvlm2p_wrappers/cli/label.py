@@ -95,12 +95,14 @@ class Label(LabellingFlags):
         if self.states_from in ("mixed", *sources):
             env = self._make()
             chosen = sources if self.states_from == "mixed" else (self.states_from,)
-            for state in sample_states(env, self.states, seed=self.seed, sources=chosen, judged=False):
+            for state in sample_states(
+                env, self.states, seed=self.seed, sources=chosen, judged=False, own=self.own_view
+            ):
                 where = f"{state.source} seed {state.seed} step {state.step}"
                 yield Frame(where, self._as_kept(state.view))
             env.close()
             return
-        found = frames_of(self.states_from, info_of(self.env_id), self._make)
+        found = frames_of(self.states_from, info_of(self.env_id, self.own_view), self._make)
         for source, view in itertools.islice(found, self.states):
             yield Frame(source, self._as_kept(view))
 

@@ -33,7 +33,7 @@ class Preview(Snapshot):
 
     def run(self) -> None:
         """See ``Command``."""
-        teacher = self.teacher(self.model, store=self.store_if_there())
+        teacher = self.model_teacher(self.model)
         view = self.view(teacher)
         prompts = teacher.prompts(view.env_info)
         answers = {exchange.stage: exchange.answer for exchange in conversation(teacher, view)}
@@ -42,7 +42,7 @@ class Preview(Snapshot):
         if self.json:
             say_json(
                 {
-                    **self.facts(view),
+                    **self.told(view),
                     "model": self.model,
                     "prompts": [str(folder) for folder in prompts.folders],
                     "fingerprint": prompts.fingerprint,

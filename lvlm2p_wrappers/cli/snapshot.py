@@ -17,7 +17,6 @@ from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import Message, Stage, View
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import viewer
 
 
 @dataclass(kw_only=True)
@@ -43,8 +42,9 @@ class Snapshot(TeacherFlags):
         """
         with in_silence():
             env = make(self.env_id)
-            history = teacher.prompts(viewer(env).env_info).options.history
-            _, _, draw = next(itertools.islice(walk(env, self.seed, history), self.steps, None))
+            look = teacher.viewer(env)
+            history = teacher.prompts(look.env_info).options.history
+            _, _, draw = next(itertools.islice(walk(env, look, self.seed, history), self.steps, None))
             view = draw()
             env.close()
         self._write("picture.png", view.picture.png)
@@ -72,11 +72,11 @@ class Snapshot(TeacherFlags):
                     names.append(self._write(f"{name}.png", message.picture.png))
         return [] if self.save is None else [self.save / name for name in names]
 
-    def facts(self, view: View) -> dict[str, Any]:
+    def told(self, view: View) -> dict[str, Any]:
         """What JSON output tells of the moment."""
         height, width = view.picture.pixels.shape[:2]
         picture = {"width": width, "height": height, "bytes": len(view.picture.png), "digest": view.picture.digest}
-        told = {"mission": view.mission, "carrying": view.carrying, "picture": picture}
+        told = {"mission": view.mission, "carrying": view.carrying, "facts": dict(view.facts), "picture": picture}
         return {"env_id": view.env_id, "seed": self.seed, "steps": self.steps, **told}
 
     def picture_in_words(self, view: View) -> str:

@@ -13,8 +13,9 @@ from lvlm2p_wrappers.prompts.examples import read_examples
 from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.store import DEFAULT, is_there, locate
 from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.views import OwnView
 
-_OPTIONS = ("prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline")
+_OPTIONS = ("prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline", "render", "facts")
 """The teacher's options that are flags of the same name; a command may have some of them."""
 
 
@@ -24,8 +25,16 @@ class TeacherFlags:
 
     prompts: Prompts = None
     trust: Annotated[bool, optional()] = False  # import the modules that the prompt folder's examples name
+    render: Annotated[str | None, optional("MODULE:FUNCTION")] = None  # from an environment to the picture to show
+    facts: Annotated[str | None, optional("MODULE:FUNCTION")] = None
+    """from an environment to what no picture shows, as named strings"""
     store: StoreFile = DEFAULT
     json: Json = False
+
+    @property
+    def own_view(self) -> OwnView:
+        """What the user has shown and told."""
+        return OwnView(self.render, self.facts)
 
     def teacher(self, model: str, **others: Any) -> Teacher:
         """The teacher that the flags describe.
@@ -37,11 +46,25 @@ class TeacherFlags:
         Raises:
             UsageError: if the model string or a value cannot work, or a module cannot be imported.
         """
-        catalogue.recognise(model)
+        if not model.startswith("python:"):
+            catalogue.recognise(model)
         options = {name: getattr(self, name) for name in _OPTIONS if hasattr(self, name)} | others
         if self.trust and options["prompts"] is not None:
             _import_modules(options["prompts"])
         return Teacher(model, **options)
+
+    def model_teacher(self, model: str) -> Teacher:
+        """The teacher, for a command that asks nobody and makes no store.
+
+        Raises:
+            UsageError: as :meth:`teacher`; also if a Python function teaches.
+        """
+        teacher = self.teacher(model, store=self.store_if_there())
+        if teacher.function is not None:
+            raise UsageError(
+                f"{model} is a Python function: it gets no messages and costs nothing; `lvlm2p ask` shows what it says"
+            )
+        return teacher
 
     def store_if_there(self) -> str | None:
         """The store, if there is one: commands that only look make none."""

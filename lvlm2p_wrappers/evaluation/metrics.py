@@ -203,6 +203,8 @@ def _bad_replies(exchange: Exchange) -> int:
 
 def cost(label: Label) -> float | None:
     """What a label's calls cost when they were made; None if one of them has no known price."""
+    if label.probs is not None and not label.exchanges:
+        return 0.0  # a Python function's
     costs = [exchange.cost_usd for exchange in label.exchanges if exchange.outcome is not None]
     return total(costs) if costs else None
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from lvlm2p_wrappers.evaluation.labelling import collect
 from lvlm2p_wrappers.records import Episode, Policy
 from lvlm2p_wrappers.teacher import PendingAdvice, Teacher
-from lvlm2p_wrappers.views import viewer
 
 MAX_STEPS = 2_000
 """The length at which an episode is truncated where the environment has no time limit."""
@@ -48,7 +47,7 @@ def roll_out(teacher: Teacher, make: Callable[[], _Env], jobs: Sequence[Job], *,
     envs = [make() for _ in range(min(width, len(jobs)))]
     try:
         teacher.resume()
-        history = teacher.prompts(viewer(envs[0]).env_info).options.history if envs else 0
+        history = teacher.prompts(teacher.viewer(envs[0]).env_info).options.history if envs else 0
         running = [(env, episode := _episode(teacher, env, waiting.popleft(), history), next(episode)) for env in envs]
         while running:
             env, episode, pending = running.pop(0)
@@ -67,17 +66,17 @@ def roll_out(teacher: Teacher, make: Callable[[], _Env], jobs: Sequence[Job], *,
 
 def _episode(teacher: Teacher, env: _Env, job: Job, history: int) -> Generator[PendingAdvice, _Probs, Episode]:
     """One episode; it yields the question of each step, and is sent the answer."""
-    view = viewer(env)
-    actions, start = view.env_info.actions, int(env.action_space.start)  # type: ignore[attr-defined]
+    look = teacher.viewer(env)
+    actions, start = look.env_info.actions, int(env.action_space.start)  # type: ignore[attr-defined]
     last_actions: deque[str] = deque(maxlen=history)
     rng = np.random.default_rng([job.seed, job.policy == "sampled"])
     episodic_return, length, failures = 0.0, 0, 0
     reward, is_over = 0.0, False
-    env.reset(seed=job.seed)
+    obs, _ = env.reset(seed=job.seed)
     while not is_over and length < MAX_STEPS:
-        probs = yield teacher.ask(view, tuple(last_actions))
+        probs = yield teacher.ask(look, tuple(last_actions), obs)
         action = _choose(probs, job.policy, len(actions), rng)
-        _, reward, terminated, truncated, _ = env.step(start + action)  # type: ignore[assignment]
+        obs, reward, terminated, truncated, _ = env.step(start + action)  # type: ignore[assignment]
         is_over = terminated or truncated
         last_actions.append(actions[action])
         episodic_return += float(reward)

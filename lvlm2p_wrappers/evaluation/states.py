@@ -14,7 +14,7 @@ import numpy as np
 
 from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth
 from lvlm2p_wrappers.records import GroundTruth, Source
-from lvlm2p_wrappers.views import View, viewer
+from lvlm2p_wrappers.views import PLAIN, OwnView, View, Viewer, viewer
 
 EPSILON = 0.5
 """The share of random actions of the student-like policy; its other actions are the expert's."""
@@ -45,13 +45,19 @@ class State(NamedTuple):
     truth: GroundTruth | None
 
 
-def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int) -> list[State]:
+def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int, own: OwnView = PLAIN) -> list[State]:
     """Sample distinct states, all at once; see :func:`sample_states`."""
-    return [*sample_states(env, count, seed=seed)]
+    return [*sample_states(env, count, seed=seed, own=own)]
 
 
 def sample_states(
-    env: gym.Env[Any, Any], count: int, *, seed: int, sources: Sequence[Source] = get_args(Source), judged: bool = True
+    env: gym.Env[Any, Any],
+    count: int,
+    *,
+    seed: int,
+    sources: Sequence[Source] = get_args(Source),
+    judged: bool = True,
+    own: OwnView = PLAIN,
 ) -> Iterator[State]:
     """Sample distinct states from rollouts of a random, a student-like and an expert policy, in equal parts.
 
@@ -64,8 +70,9 @@ def sample_states(
         seed: of the episodes and of the policies.
         sources: the policies.
         judged: whether the ground truth is wanted.
+        own: what the user has shown and told.
     """
-    sampler = _Sampler(env, seed, judged=judged)
+    sampler = _Sampler(env, viewer(env, own), seed, judged=judged)
     if not has_ground_truth(env):
         sources = ("random",)
     sampled: dict[Source, int] = dict.fromkeys(sources, 0)
@@ -84,8 +91,8 @@ def sample_states(
 class _Sampler:
     """Samples states of one environment, none twice."""
 
-    def __init__(self, env: gym.Env[Any, Any], seed: int, *, judged: bool) -> None:
-        self._env, self._viewer = env, viewer(env)
+    def __init__(self, env: gym.Env[Any, Any], look: Viewer, seed: int, *, judged: bool) -> None:
+        self._env, self._viewer = env, look
         self._start = int(env.action_space.start)  # type: ignore[attr-defined]
         self._actions = self._viewer.env_info.actions
         self._rng = np.random.default_rng([seed, zlib.crc32(self._viewer.env_info.env_id.encode())])
@@ -123,7 +130,7 @@ class _Sampler:
         key, view = self._viewer.key(), None
         if key is None:
             view = self._viewer.view(tuple(history))
-            key = (view.picture.digest, view.mission, view.carrying)
+            key = view.key()
         if key in self._keys:
             return None
         self._keys.add(key)

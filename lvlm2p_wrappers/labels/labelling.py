@@ -95,7 +95,7 @@ def make_row(teacher: Teacher, frame: Frame, advice: Advice) -> LabelRow:
         actions=[*view.actions],
         probs=advice.probs.tolist(),
         analysis=advice.analysis,
-        action=exchanges[-1].answer or "",
+        action=(exchanges[-1].answer if exchanges else None) or "",
         model=advice.model,
         prompts=teacher.prompts(view.env_info).fingerprint,
         cost_usd=total(costs) if costs else advice.cost_usd,

@@ -101,6 +101,7 @@ class PromptSet:
             "env_id": view.env_info.env_id,
             "mission": view.mission,
             "carrying": view.carrying,
+            "facts": dict(view.facts),
             "history": [named[action] for action in view.history],
         }
         if stage == "action":

@@ -110,6 +110,11 @@ class EvaluationArguments(Record):
     states: Count
     episodes: Count
 
+    @property
+    def teacher(self) -> str:
+        """The model string, in words where it names no model."""
+        return f"{self.model} (a Python function, no model)" if self.model.startswith("python:") else self.model
+
 
 class Evaluation(EvaluationArguments):
     """``evaluation.json``: the arguments, whether every row is there, on which day it was written, and the metrics."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -46,6 +46,7 @@ class View:
         env_id: the environment's id; prompt sets choose their rules and examples by it.
         family: the bundled prompt set that fits: ``"minigrid"`` for a grid with numbered rows and columns.
         observation: what the student sees; no model is told, and two views that differ in nothing else are equal.
+        facts: what no picture shows, as named strings; the templates tell them.
 
     Raises:
         UsageError: if a picture or the actions cannot be used.
@@ -64,6 +65,7 @@ class View:
     env_id: str = "unnamed"
     family: Family = "default"
     observation: Any = field(default=None, compare=False, repr=False)
+    facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.pictures, list | tuple) or not self.pictures:
@@ -90,7 +92,7 @@ class View:
     def key(self) -> Hashable:
         """What a model may be told, but for the last actions; equal for equal pixels, however they were drawn."""
         digests = tuple(picture.digest for picture in self.pictures)  # type: ignore[union-attr]
-        return (self.env_info, digests, self.mission, self.carrying)
+        return (self.env_info, digests, self.mission, self.carrying, *self.facts.items())
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the pictures, and what the teacher is told in text."""

@@ -33,6 +33,8 @@ class TeacherOptions(TypedDict, total=False):
     timeout_s: float
     max_retries: int
     api_base: str | None
+    render: str | None
+    facts: str | None
 
 
 def _as_text(path: Any) -> Any:
@@ -75,6 +77,8 @@ class TeacherConfig:
     timeout_s: Seconds = 60.0
     max_retries: Count = 4
     api_base: str | None = None
+    render: str | None = None
+    facts: str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:

@@ -19,11 +19,13 @@ def conversation(teacher: Teacher, view: View) -> tuple[Exchange, ...]:
 
     Returns:
         One exchange for each stage that is known: the second follows from the first one's answer, and is missing
-        without it.
+        without it. None of a teacher that is a Python function.
 
     Raises:
         PromptError: if the prompt set is missing or broken.
     """
+    if teacher.function is not None:
+        return ()
     prompts = teacher.prompts(view.env_info)
     if prompts.options.stages == 1:
         return (_exchange(teacher, prompts.action(view, "")),)

@@ -12,8 +12,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 from weakref import WeakSet
+
+import gymnasium as gym
 
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import TeacherError, UsageError
@@ -24,6 +26,10 @@ from lvlm2p_wrappers.store import Store, is_there, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import WINDOW, Counters, why_to_stop
 from lvlm2p_wrappers.teacher.resolver import Resolver
+from lvlm2p_wrappers.views import OwnView, Viewer, viewer
+
+if TYPE_CHECKING:
+    from lvlm2p_wrappers.teacher.python_function import PythonFunction
 
 MOST_UNREAD = 16
 """How many views may lie ahead of the event loop: a picture fresh from an environment takes up to megabytes."""
@@ -57,7 +63,11 @@ class Session(AbstractContextManager["Session"]):
     def __init__(self, model: str, **options: Unpack[TeacherOptions]) -> None:
         self.model = model
         self._config = config = TeacherConfig.of(options)
-        place = locate(config.store)
+        self.own_view = OwnView(config.render, config.facts)
+        self.own_view.check()
+        self.function = self._python_function() if model.startswith("python:") else None
+        # What a Python function says is kept only if it declares which version of it says so.
+        place = locate(config.store if self.function is None or self.function.version else None)
         if config.offline and place is not None and not is_there(place):
             raise UsageError(
                 f"offline, and there is no store {place} to answer from; give the store of an earlier run, "
@@ -95,6 +105,14 @@ class Session(AbstractContextManager["Session"]):
     def store_path(self) -> str:
         """Where the answers are kept, for people to read."""
         return self.store.path
+
+    def viewer(self, env: gym.Env[Any, Any]) -> Viewer:
+        """What draws an environment for this teacher.
+
+        Raises:
+            UsageError: if it gives no picture or has no Discrete actions.
+        """
+        return viewer(env, self.own_view)
 
     def prompts(self, env_info: EnvInfo) -> PromptSet:
         """The prompt set for an environment, read and checked if that has not been done.
@@ -167,6 +185,13 @@ class Session(AbstractContextManager["Session"]):
 
     def __reduce__(self) -> Any:
         return type(self).shared, (self.model, asdict(self._config))
+
+    def _python_function(self) -> PythonFunction:
+        from lvlm2p_wrappers.teacher.python_function import PythonFunction
+
+        if self._config.fallback_models:
+            raise UsageError(f"{self.model} is a Python function: fallback_models would never be asked")
+        return PythonFunction(self.model, offline=self._config.offline)
 
     def _note_failure(self, error: TeacherError) -> None:
         """Note a question without an answer; where there are too many, call no more and end the run."""

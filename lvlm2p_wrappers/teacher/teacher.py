@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from lvlm2p_wrappers.client import background_loop
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError
@@ -32,7 +32,10 @@ class Teacher(Session):
     Leaving its ``with`` block closes it.
 
     Args:
-        model: a LiteLLM model string, or ``"embedded/minigrid-planner"``, which needs neither key nor network.
+        model: a LiteLLM model string; ``"embedded/minigrid-planner"``, which needs neither key nor network; or
+            ``"python:module:function"``, a function of your own from a :class:`View` to a probability for every action,
+            as a mapping from their names or an array. It is called for every row, and what it says is stored only if it
+            declares a version: ``function.version = "1"``.
         prompts: a folder of your own templates, or the name of a bundled set; by default the bundled set that fits.
         store: where answers are kept: a path, ``"default"`` (``$LVLM2P_STORE``, else the user's cache folder), or None.
         concurrency: the most calls in flight.
@@ -49,8 +52,11 @@ class Teacher(Session):
         timeout_s: seconds after which a call counts as failed.
         max_retries: how often a call is repeated after faults that may pass.
         api_base: the address of the model's server, where it is not the provider's own.
+        render: ``"module:function"``, from an environment to the picture that is shown instead of its own: uint8 RGB.
+        facts: ``"module:function"``, from an environment to what no picture shows, as named strings.
 
     Attributes:
+        function: the Python function that answers; None where a model is asked.
         store: where the answers are kept.
 
     Raises:
@@ -97,8 +103,16 @@ class Teacher(Session):
         """Ask about a view, without waiting; equal views are one question."""
         return self.ask(view, view.history)
 
-    def ask(self, viewer: Viewer, history: tuple[str, ...] = ()) -> PendingAdvice:
-        """Ask about what an environment shows now, without waiting; a state that is remembered is not even drawn."""
+    def ask(self, viewer: Viewer, history: tuple[str, ...] = (), observation: Any = None) -> PendingAdvice:
+        """Ask about what an environment shows now, without waiting; a state that is remembered is not even drawn.
+
+        Args:
+            viewer: draws what is shown.
+            history: the names of the last actions, oldest first.
+            observation: what the student sees; a Python function is given it.
+        """
+        if self.function is not None:
+            return self._called(viewer.view(history), observation)
         state = viewer.key()
         if state is None:
             return self.submit(viewer.view(history))
@@ -167,6 +181,26 @@ class Teacher(Session):
             latency_s=time.perf_counter() - started,
             actions=names,
         )
+
+    def _called(self, view: View, observation: Any) -> PendingAdvice:
+        """What the Python function says at once, with the actions named as the prompts name them."""
+        assert self.function is not None
+        told = self.prompts(view.env_info).actions(view.env_info)
+        names = {action: one.name for action, one in zip(view.actions, told, strict=True)}
+        view = replace(
+            view,
+            actions=tuple(names.values()),
+            history=tuple(names[action] for action in view.history),
+            observation=view.observation if observation is None else observation,
+        )
+        self._views.add(hash((view.key(), view.history)))
+        pending = PendingAdvice(rows=1)
+        pending.future = Future()
+        try:
+            pending.future.set_result(self.function.advise(view, self.store))
+        except TeacherError as error:
+            pending.future.set_exception(error)
+        return pending
 
     def _open(self, view: View) -> PendingAdvice:
         prompts = self._prompts.get(view.family) or self.read_prompts(view.env_info)

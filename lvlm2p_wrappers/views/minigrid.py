@@ -65,7 +65,11 @@ class MiniGridViewer:
             )
         else:
             picture = Picture(with_rulers(self.env_info, env.get_frame(False, TILE)))
-        return minigrid_view(self.env_info, picture, env.mission, env.carrying, history)
+        return self.view_of(picture, history)
+
+    def view_of(self, picture: Picture, history: tuple[str, ...] = ()) -> View:
+        """The same with another picture."""
+        return minigrid_view(self.env_info, picture, self._env.mission, self._env.carrying, history)
 
 
 def minigrid_view(

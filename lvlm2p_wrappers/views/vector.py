@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.picture import Picture
-from lvlm2p_wrappers.records import EnvInfo
+from lvlm2p_wrappers.errors import TeacherError, UsageError
+from lvlm2p_wrappers.records import EnvInfo, View
 from lvlm2p_wrappers.views.environment import refuse_action_wrappers
-from lvlm2p_wrappers.views.minigrid import minigrid_view
-from lvlm2p_wrappers.views.rulers import TILE, with_rulers
-from lvlm2p_wrappers.views.viewer import Viewer, rendered_view, viewer
+from lvlm2p_wrappers.views.own_view import PLAIN, OwnView
+from lvlm2p_wrappers.views.viewer import Viewer, viewer
 
 
 class VectorViewer(Protocol):
@@ -31,8 +29,8 @@ class VectorViewer(Protocol):
 class SyncViewer:
     """Draws the sub-environments of a ``SyncVectorEnv`` one by one."""
 
-    def __init__(self, envs: SyncVectorEnv) -> None:
-        self._viewers = [viewer(env) for env in envs.envs]
+    def __init__(self, envs: SyncVectorEnv, own: OwnView) -> None:
+        self._viewers = [viewer(env, own) for env in envs.envs]
         self.env_infos = [one.env_info for one in self._viewers]
 
     def snapshots(self, indices: Sequence[int]) -> list[Viewer]:
@@ -43,50 +41,61 @@ class SyncViewer:
 class WorkerViewer:
     """Draws the sub-environments of an ``AsyncVectorEnv`` all at once, each in its own process."""
 
-    def __init__(self, envs: AsyncVectorEnv) -> None:
+    def __init__(self, envs: AsyncVectorEnv, own: OwnView) -> None:
         self._envs = envs
         # A function is called once, however many workers run it, as AsyncVectorEnv itself calls one for its spaces.
-        tasks = {make: _task(make) for make in dict.fromkeys(envs.env_fns)}
-        self.env_infos = [tasks[make].env_info for make in envs.env_fns]
-        kinds = {(task.env_info.family, task.has_mission) for task in tasks.values()}
-        if len(kinds) > 1:
-            raise UsageError(
-                "the workers' environments are not all drawn in the same way "
-                f"({', '.join(sorted({info.env_id for info in self.env_infos}))}): put them into a SyncVectorEnv."
-            )
-        ((self._family, self._has_mission),) = kinds
+        infos = {make: _info(make, own) for make in dict.fromkeys(envs.env_fns)}
+        self.env_infos = [infos[make] for make in envs.env_fns]
+        envs.set_attr("_lvlm2p", _Installed(own))
 
-    def snapshots(self, indices: Sequence[int]) -> list[Viewer]:
+    def snapshots(self, indices: Sequence[int]) -> list[View]:
         """The views of these sub-environments, drawn now."""
-        if not indices:
-            return []
-        missions = self._envs.get_attr("mission") if self._has_mission else ("",) * self._envs.num_envs
-        if self._family == "default":
-            frames = self._envs.call("render")
-            return [rendered_view(self.env_infos[i], frames[i], missions[i]) for i in indices]
-        frames, carried = self._envs.call("get_frame", False, TILE), self._envs.get_attr("carrying")
-        pictures = {i: Picture(with_rulers(self.env_infos[i], frames[i])) for i in indices}
-        return [minigrid_view(self.env_infos[i], pictures[i], missions[i], carried[i]) for i in indices]
+        views = self._envs.call(_DRAW) if indices else ()
+        for drawn in views:
+            if isinstance(drawn, TeacherError):
+                raise drawn
+        return [views[i] for i in indices]
 
 
-class _Task(NamedTuple):
-    env_info: EnvInfo
-    has_mission: bool
+_DRAW = "_lvlm2p_view"
 
 
-def _task(make: Callable[[], gym.Env[Any, Any]]) -> _Task:
+class _Installed:
+    """Gives the environments of a process a method that draws their view, wherever it is unpickled."""
+
+    def __init__(self, own: OwnView) -> None:
+        self._own = own
+
+    def __reduce__(self) -> Any:
+        return _install, (self._own,)
+
+
+def _install(own: OwnView) -> None:
+    """A worker calls nothing but methods of its environment."""
+
+    def draw(env: gym.Env[Any, Any]) -> View | TeacherError:
+        try:
+            return viewer(env, own).view()
+        except TeacherError as error:  # raised, it would end the worker
+            return error
+
+    setattr(gym.Env, _DRAW, draw)
+
+
+def _info(make: Callable[[], gym.Env[Any, Any]], own: OwnView) -> EnvInfo:
     env = make()
     try:
-        return _Task(viewer(env).env_info, hasattr(env.unwrapped, "mission"))
+        return viewer(env, own).env_info
     finally:
         env.close()
 
 
-def vector_viewer(envs: gym.vector.VectorEnv[Any, Any, Any]) -> VectorViewer:
+def vector_viewer(envs: gym.vector.VectorEnv[Any, Any, Any], own: OwnView = PLAIN) -> VectorViewer:
     """Choose the viewer of a vector environment.
 
     Args:
         envs: a ``SyncVectorEnv`` or ``AsyncVectorEnv``, wrapped or not.
+        own: what the user has it show and tell.
 
     Raises:
         UsageError: if it is of another kind, its action space is not Discrete, a wrapper changes its actions, or it
@@ -95,9 +104,9 @@ def vector_viewer(envs: gym.vector.VectorEnv[Any, Any, Any]) -> VectorViewer:
     refuse_action_wrappers(envs)
     base = envs.unwrapped
     if isinstance(base, SyncVectorEnv):
-        return SyncViewer(base)
+        return SyncViewer(base, own)
     if isinstance(base, AsyncVectorEnv):
-        return WorkerViewer(base)
+        return WorkerViewer(base, own)
     raise UsageError(
         f"{type(base).__name__} gives no access to its sub-environments' pictures. "
         "Use gymnasium's SyncVectorEnv or AsyncVectorEnv."

@@ -32,7 +32,7 @@ def estimate(capsys):
 
 def seen(env_id, frames, seed=1, history=0):
     env = gym.make(env_id, render_mode="rgb_array")
-    return roll_out(env, frames, seed=seed, history=history)
+    return roll_out(env, viewer(env), frames, seed=seed, history=history)
 
 
 class TestDistinctViews:

@@ -409,16 +409,6 @@ def test_each_sub_environment_is_shown_as_its_own_task(kind, options):
     assert views[1].mission == "get to the green goal square"
 
 
-def test_workers_that_are_not_drawn_alike_are_refused():
-    frozen = {"map_name": "4x4", "render_mode": "rgb_array"}
-    makers = [lambda: gym.make("MiniGrid-Empty-5x5-v0"), lambda: gym.make("FrozenLake-v1", **frozen)]
-    alike = AsyncVectorEnv([makers[0]] * 2, shared_memory=False)
-    alike.env_fns = makers  # gymnasium itself refuses different spaces
-    with pytest.raises(UsageError, match="FrozenLake-v1, MiniGrid-Empty-5x5-v0.*SyncVectorEnv"):
-        vector_viewer(alike)
-    alike.close()
-
-
 FRAME = np.zeros((40, 60, 3), np.uint8)
 
 
