@@ -24,14 +24,8 @@ HEADER = '{"lvlm2p_store": 1}\n'
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path / "teacher.sqlite") as opened:
-        yield opened
-
-
-@pytest.fixture
-def copy(tmp_path):
-    with Store(tmp_path / "copy.sqlite") as opened:
+def copy(new_location):
+    with Store(new_location()) as opened:
         yield opened
 
 

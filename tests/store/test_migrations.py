@@ -1,8 +1,6 @@
 """Stores of earlier versions: opened, migrated once, and told from newer ones and from others' databases."""
 
-import contextlib
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError, UsageError
 from lvlm2p_wrappers.store import Store, migrations
-from tests.store.store_samples import ANSWER, CALL
+from tests.store.store_samples import ANSWER, CALL, sql
 from tests.store.test_store_processes import finish, worker
 
 STORE_OF_0_1_0 = Path(__file__).parents[1] / "teacher" / "golden_0_1_0" / "store.sqlite"
@@ -28,17 +26,11 @@ def old(file):
     return file
 
 
-def rows(file, query):
-    with contextlib.closing(sqlite3.connect(file)) as raw:
-        return raw.execute(query).fetchall()
-
-
 def layout(file):
     """Tables and indexes with their columns, whatever the text that made them."""
-    names = [name for (name,) in rows(file, "SELECT name FROM sqlite_master ORDER BY name")]
+    names = [name for (name,) in sql(file, "SELECT name FROM sqlite_master ORDER BY name")]
     return {
-        name: rows(file, f"PRAGMA table_xinfo('{name}')") + rows(file, f"PRAGMA index_xinfo('{name}')")
-        for name in names
+        name: sql(file, f"PRAGMA table_xinfo('{name}')") + sql(file, f"PRAGMA index_xinfo('{name}')") for name in names
     }
 
 
@@ -61,7 +53,7 @@ def test_a_store_of_0_1_0_opens_with_all_it_holds_and_gets_the_layout_of_a_new_o
         store.record(CALL, ANSWER)
     Store(tmp_path / "new.sqlite").close()
     assert layout(old) == layout(tmp_path / "new.sqlite")
-    assert rows(old, "SELECT name FROM migrations") == [("m001_initial",)]
+    assert sql(old, "SELECT name FROM migrations") == [("m001_initial",)]
 
 
 def test_a_store_of_0_1_0_that_is_only_read_stays_as_it_is(old):
@@ -73,33 +65,40 @@ def test_a_store_of_0_1_0_that_is_only_read_stays_as_it_is(old):
 
 def test_version_0_1_0_can_go_on_with_a_store_that_has_its_layout(old):
     Store(old).close()
-    assert rows(old, "SELECT value FROM meta WHERE name = 'schema_version'") == [("1",)]
+    assert sql(old, "SELECT value FROM meta WHERE name = 'schema_version'") == [("1",)]
+
+
+@pytest.fixture
+def known(location):
+    """A store that this version wrote, on each engine."""
+    with Store(location) as store:
+        store.record(CALL, ANSWER)
+    return location
 
 
 @pytest.mark.usefixtures("later")
-def test_a_migration_runs_once_and_is_recorded_by_name(old):
+def test_a_migration_runs_once_and_is_recorded_by_name(known):
     for _ in range(2):
-        with Store(old) as store:
+        with Store(known) as store:
             store.record(CALL, ANSWER)
-    assert rows(old, "SELECT name FROM migrations ORDER BY at") == [("m001_initial",), ("m002_colour",)]
-    assert rows(old, "SELECT value FROM meta WHERE name = 'schema_version'") == [("2",)]
-    assert rows(old, "SELECT DISTINCT colour FROM answers") == [("red",)]
+    assert sql(known, "SELECT name FROM migrations ORDER BY at") == [("m001_initial",), ("m002_colour",)]
+    assert sql(known, "SELECT value FROM meta WHERE name = 'schema_version'") == [("2",)]
+    assert sql(known, "SELECT DISTINCT colour FROM answers") == [("red",)]
 
 
-def test_a_migration_that_fails_leaves_the_store_as_it_was(old, monkeypatch):
+def test_a_migration_that_fails_leaves_the_store_as_it_was(known, monkeypatch):
     def m002_broken(connection):
         m002_colour(connection)
         raise KeyboardInterrupt
 
-    Store(old).close()
-    before = layout(old), rows(old, "SELECT * FROM migrations"), rows(old, "SELECT * FROM meta")
+    before = [sql(known, f"SELECT * FROM {table}") for table in ("migrations", "meta", "answers")]
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, m002_broken))
     with pytest.raises(KeyboardInterrupt):
-        Store(old)
-    assert (layout(old), rows(old, "SELECT * FROM migrations"), rows(old, "SELECT * FROM meta")) == before
+        Store(known)
+    assert [sql(known, f"SELECT * FROM {table}") for table in ("migrations", "meta", "answers")] == before
 
 
-def test_processes_may_migrate_a_store_at_once(old):
+def test_processes_may_migrate_a_store_at_once(known):
     code = """
 from lvlm2p_wrappers.store import migrations
 from tests.store.test_migrations import m002_colour
@@ -107,31 +106,30 @@ migrations.MIGRATIONS = (*migrations.MIGRATIONS, m002_colour)
 sys.stdin.readline()  # until all are ready
 Store(sys.argv[1]).record(changed(CALL, key=sys.argv[2]), ANSWER)
 """
-    started = [worker(code, old, number) for number in range(2)]
+    started = [worker(code, known, number) for number in range(2)]
     for process in started:
         process.stdin.write("\n")
         process.stdin.flush()
     for process in started:
         finish(process)
-    assert rows(old, "SELECT name FROM migrations ORDER BY at") == [("m001_initial",), ("m002_colour",)]
-    assert rows(old, "SELECT count(*) FROM answers") == [(50,)]
+    assert sql(known, "SELECT name FROM migrations ORDER BY at") == [("m001_initial",), ("m002_colour",)]
+    assert sql(known, "SELECT count(*) FROM answers") == [(3,)]
 
 
 @pytest.mark.usefixtures("later")
-def test_a_store_of_a_newer_version_is_refused_with_both_versions_and_the_way_out(file, monkeypatch):
-    Store(file).close()
+def test_a_store_of_a_newer_version_is_refused_with_both_versions_and_the_way_out(location, monkeypatch):
+    Store(location).close()
     monkeypatch.undo()
     for read_only in (False, True):
         with pytest.raises(StoreError, match=r"version 2.* up to 1: upgrade with `pip install -U lvlm2p`") as caught:
-            Store(file, read_only=read_only)
-        assert str(file) in str(caught.value)
+            Store(location, read_only=read_only)
+        assert location in str(caught.value)
         assert isinstance(caught.value, UsageError)
 
 
 @pytest.mark.parametrize("version", ["", "newest", "-1", "9" * 5000])
-def test_a_version_that_is_no_number_is_no_store(file, version):
-    Store(file).close()
-    with contextlib.closing(sqlite3.connect(file)) as raw, raw:
-        raw.execute("UPDATE meta SET value = ?", (version,))
+def test_a_version_that_is_no_number_is_no_store(location, version):
+    Store(location).close()
+    sql(location, "UPDATE meta SET value = :version", version=version)
     with pytest.raises(StoreError, match="not an lvlm2p store"):
-        Store(file)
+        Store(location)

@@ -6,6 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import platformdirs
@@ -13,8 +15,10 @@ import pytest
 
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.picture import Picture
+from lvlm2p_wrappers.records import Message
 from lvlm2p_wrappers.store import Store
-from tests.store.store_samples import ANSWER, CALL, changed
+from tests.store.store_samples import ANSWER, CALL, PNG, changed
 
 
 @pytest.fixture
@@ -61,6 +65,38 @@ def test_a_store_whose_database_fails_can_be_closed(store, file):
     file.write_bytes(b"no database any more" * 1000)
     file.with_name(file.name + "-wal").write_bytes(b"")
     store.close()
+
+
+def test_a_store_that_waits_for_another_process_holds_up_no_other(store, tmp_path):
+    begun, other = threading.Event(), Store(tmp_path / "other.sqlite")
+
+    def wait():
+        begun.set()
+        store.record(CALL, ANSWER)
+
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        thread = threading.Thread(target=wait)
+        thread.start()
+        begun.wait()
+        time.sleep(0.1)
+        other.record(CALL, ANSWER)
+        assert Store(tmp_path / "new.sqlite").get_or_claim("k", seconds=1) is True
+        assert thread.is_alive()
+        raw.execute("COMMIT")
+    thread.join()
+    assert store.get("k") == ANSWER
+
+
+def test_pruning_many_gives_their_space_back(store):
+    for i in range(450):
+        store.record(
+            changed(CALL, key=str(i), messages=(Message("user", str(i), Picture.from_png(PNG + str(i).encode())),)),
+            ANSWER,
+        )
+    full = stores.stats(store).size_bytes
+    assert stores.prune(store, model=ANSWER.model).calls == 450
+    assert stores.stats(store).size_bytes < full / 4
 
 
 class TestBadPlaces:

@@ -1,0 +1,170 @@
+"""A store on a PostgreSQL server: what is refused, what is told of it, and what happens when it goes away."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from lvlm2p_wrappers import store as stores
+from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.store import Store
+from tests.postgres import PostgresServer
+from tests.store.store_samples import ANSWER, CALL, changed, sql
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.fixture
+def server():
+    """A server of its own, for a test that ends it."""
+    with PostgresServer() as server:
+        yield server
+
+
+class TestBadPlaces:
+    @pytest.mark.parametrize(
+        ("url", "told"),
+        [
+            ("postgresql://me@host/teacher", r"URL of postgresql: give .* postgresql\+psycopg://USER@HOST/DATABASE"),
+            ("mysql://host/teacher", "URL of mysql"),
+            ("postgresql+psycopg://me@host", "names no database"),
+            ("postgresql+psycopg://me@host:port/teacher", "cannot be read"),
+            ("://", "cannot be read"),
+            ("postgresql+psycopg://me@127.0.0.1:9/teacher", "cannot be used: .*(refused|failed)"),
+            ("postgresql+psycopg://me@no-such-host.invalid/teacher", "cannot be used: .*(resolve|failed)"),
+        ],
+    )
+    def test_what_is_no_database_is_named_and_makes_no_folder(self, tmp_path, url, told):
+        with pytest.raises(StoreError, match=told) as caught:
+            Store(url)
+        assert "\n" not in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_database_that_is_not_there_is_named_with_the_way_out(self, postgres):
+        with pytest.raises(StoreError, match=r"/none.*make the database first, with `createdb`"):
+            Store(postgres.url(database="none", schema="public"))
+
+    def test_a_database_of_something_else_is_refused_and_left_alone(self, postgres):
+        url = postgres.url()
+        sql(url, "CREATE TABLE songs (title text)")
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match="something else, not an lvlm2p store"):
+                Store(url, read_only=read_only)
+        assert sql(url, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()") == [("songs",)]
+
+    def test_one_that_is_only_read_is_not_made(self, postgres):
+        url = postgres.url()
+        with pytest.raises(StoreError, match="is empty, not an lvlm2p store"):
+            Store(url, read_only=True)
+        assert sql(url, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()") == []
+
+    def test_a_database_that_cannot_keep_every_text_is_refused(self, postgres):
+        postgres.sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        with pytest.raises(StoreError, match="createdb -E UTF8"):
+            Store(postgres.url(database="latin", schema="public"))
+
+    def test_a_user_who_may_only_read_reads(self, postgres):
+        url = postgres.url()
+        with Store(url) as store:
+            store.record(CALL, ANSWER)
+        (schema,) = sql(url, "SELECT current_schema()")[0]
+        postgres.sql("CREATE ROLE reader LOGIN")
+        postgres.sql(
+            f"GRANT USAGE ON SCHEMA {schema} TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO reader"
+        )
+        with Store(postgres.url(user="reader", schema=schema), read_only=True) as store:
+            assert store.get("k") == ANSWER
+        with pytest.raises(StoreError, match="permission denied"):
+            Store(postgres.url(user="reader", schema=schema))
+
+    def test_without_its_driver_the_extra_is_named(self):
+        code = """
+import sys; sys.modules["psycopg"] = None
+from lvlm2p_wrappers.store import Store
+Store("postgresql+psycopg://me@host/teacher")
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (
+            "UsageError: a store on a server needs PostgreSQL's driver: pip install 'lvlm2p[postgres]'" in done.stderr
+        )
+
+
+class TestPassword:
+    """A password is nowhere but where the user has put it."""
+
+    @pytest.fixture
+    def locked(self, postgres):
+        """The URL of a store whose user needs a password."""
+        url = postgres.url()
+        (schema,) = sql(url, "SELECT current_schema()")[0]
+        postgres.sql(f"DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
+        postgres.sql(f"ALTER SCHEMA {schema} OWNER TO locked")
+        yield postgres.url(user="locked", schema=schema)
+        postgres.sql(f"DROP SCHEMA {schema} CASCADE; DROP OWNED BY locked; DROP ROLE locked")
+
+    def test_it_is_read_from_the_environment(self, locked, monkeypatch):
+        monkeypatch.setenv("PGPASSWORD", SECRET)
+        with Store(locked) as store:
+            store.record(changed(CALL, reply=f"you are {SECRET}"), ANSWER)
+            (logged,) = stores.calls(store)
+        assert logged.call.reply == "you are <PGPASSWORD>"
+
+    def test_in_the_environments_url_it_is_used_and_told_nowhere(self, locked, monkeypatch, caplog):
+        monkeypatch.setenv("LVLM2P_STORE", locked.replace("locked@", f"locked:{SECRET}@"))
+        with Store() as store:
+            store.record(changed(CALL, problem=f"password={SECRET}"), ANSWER)
+            told = [store.path, store.how_to_drop("k"), str(stores.stats(store)), str(list(stores.calls(store)))]
+        monkeypatch.setenv("LVLM2P_STORE", locked.replace("locked@", f"locked:{SECRET[:-1]}@"))
+        with pytest.raises(StoreError, match=r"another password, from \$PGPASSWORD, ~/\.pgpass") as caught:
+            Store()
+        assert SECRET[:-1] not in f"{told} {caught.value} {caught.value.__cause__} {caplog.text}"
+
+    @pytest.mark.parametrize("url", ["me:{}@host/teacher", "me@host/teacher?password={}", "me@host/t?sslpassword={}"])
+    def test_in_an_argument_it_is_refused_unseen(self, url):
+        with pytest.raises(StoreError, match=r"\$PGPASSWORD, ~/\.pgpass or \$LVLM2P_STORE") as caught:
+            Store("postgresql+psycopg://" + url.format(SECRET))
+        assert SECRET not in str(caught.value)
+
+    def test_in_a_url_that_cannot_be_read_it_is_not_told(self):
+        with pytest.raises(StoreError) as caught:
+            Store(f"postgresql+psycopg://me:{SECRET}@host:port/teacher")
+        assert SECRET not in str(caught.value)
+
+
+class TestServerGoesAway:
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["shut down", "crash"])
+    def test_what_arrived_meanwhile_is_written_once_it_is_back(self, server, how, caplog):
+        caplog.set_level(logging.WARNING)
+        with Store(server.url()) as store:
+            store.record(changed(CALL, key="before"), ANSWER)
+            assert store.get_or_claim("k", seconds=60) is True
+            server.stop(how)
+            writing = [threading.Thread(target=store.record, args=(changed(CALL, key=k), ANSWER)) for k in "kl"]
+            for thread in writing:
+                thread.start()
+            time.sleep(1)
+            assert all(thread.is_alive() for thread in writing)
+            server.start()
+            for thread in writing:
+                thread.join(30)
+            assert [stored.key for stored in stores.answers(store)] == ["before", "k", "l"]
+            assert stores.stats(store).calls == {"ok": 3}
+        assert len([record for record in caplog.records if "it is waited for 60 s" in record.message]) == 1
+
+    def test_one_that_does_not_come_back_ends_the_run(self, server, monkeypatch):
+        monkeypatch.setattr("lvlm2p_wrappers.store.postgres.PATIENCE_S", 1.0)
+        store = Store(server.url())
+        server.stop()
+        started = time.monotonic()
+        for ask in (lambda: store.get("k"), lambda: store.record(CALL, ANSWER), lambda: store.renew(seconds=1)):
+            with pytest.raises(StoreError, match="cannot be used"):
+                ask()
+        store.close()
+        assert 1 < time.monotonic() - started < 5  # it is waited for once, not for each
+        server.start()
+        assert store.get_or_claim("k", seconds=1) is True
+        store.close()
