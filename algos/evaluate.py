@@ -3,6 +3,7 @@
 python algos/evaluate.py runs/MiniGrid-LavaGapS7-v0__ppo_lvlm2p__1__1790000000
 """
 
+import argparse
 import json
 import logging
 import math
@@ -23,7 +24,7 @@ import tyro
 from rich.progress import Progress
 from scipy.stats import binomtest, bootstrap
 
-from lvlm2p_wrappers import AgentCentredObservation, UsageError, command_line
+from lvlm2p_wrappers import UsageError, command_line, episode_success, student_env
 
 
 @dataclass
@@ -42,13 +43,11 @@ class Args:
                 raise UsageError(f"--{name} {value}: give {least} or more")
 
 
-def make_env(env_id, idx, capture_video, run_name):
+def make_env(args, idx, run_name):
     """Environment number idx, as the student sees it."""
-    env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
-    if capture_video and idx == 0:
-        env = gym.wrappers.RecordVideo(env, f"videos/{run_name}")
-    env = gym.wrappers.RecordEpisodeStatistics(env)
-    return AgentCentredObservation(env)
+    render_mode = "rgb_array" if args.lam > 0 or args.capture_video else None
+    env = student_env(args.env_id, args.obs, args.frame_stack, args.time_limit, render_mode)
+    return gym.wrappers.RecordVideo(env, f"videos/{run_name}") if args.capture_video and idx == 0 else env
 
 
 def layer_init(layer, std=2**0.5):
@@ -58,36 +57,73 @@ def layer_init(layer, std=2**0.5):
     return layer
 
 
+class Grid(nn.Module):
+    """Symbols: two small convolutions over the cells near the agent, and a coarse picture of all."""
+
+    def __init__(self, shape, space):
+        super().__init__()
+        self.register_buffer("table", torch.tensor(space.table, dtype=torch.float32), persistent=False)
+        self.shape, planes, size = shape, space.table.shape[1], shape[0]
+        window = min(size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
+        self.near = slice((size - window) // 2, (size + window) // 2)
+        self.far = nn.MaxPool2d(math.ceil(size / 5), ceil_mode=True)
+        self.features = 16 * (window - 2) ** 2 + planes * math.ceil(size / self.far.kernel_size) ** 2
+        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
+        self.conv1_rest = layer_init(nn.Linear(space.rest, 16))  # the same at every cell
+        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
+
+    def forward(self, cells, rest):
+        """Cells (batch, size * size) and the rest of the observation to features."""
+        planes = nn.functional.embedding(cells.int().unflatten(1, self.shape), self.table).movedim(-1, 1)
+        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
+        hidden = self.conv2(hidden.relu()).relu()
+        return torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)
+
+
+class Picture(nn.Module):
+    """Pixels: convolutions that halve the picture until 8 x 8 are left."""
+
+    def __init__(self, shape, space):
+        super().__init__()
+        self.shape, sides = shape, [side // 4 for side in shape[:2]]
+        self.conv1 = layer_init(nn.Conv2d(shape[2], 32, 8, stride=4, padding=2))
+        self.conv1_rest = layer_init(nn.Linear(space.rest, 32)) if space.rest else None  # the same at every pixel
+        self.convs = nn.Sequential()
+        while max(sides) > 8:
+            self.convs.extend([layer_init(nn.Conv2d(32, 32, 3, stride=2, padding=1)), nn.ReLU()])
+            sides = [math.ceil(side / 2) for side in sides]
+        self.features = 32 * math.prod(sides)
+
+    def forward(self, pixels, rest):
+        """Pixels (batch, height * width * channels) and the rest of the observation to features."""
+        hidden = self.conv1(pixels.unflatten(1, self.shape).movedim(-1, 1).float() / 255)
+        known = self.conv1_rest(rest)[:, :, None, None] if self.conv1_rest else 0
+        return self.convs((hidden + known).relu()).flatten(1)
+
+
 class Agent(nn.Module):
-    """The student: two small convolutions over the cells near the agent; an actor and a critic share them."""
+    """The student: its network follows the shapes in the observation; an actor and a critic share it."""
 
     def __init__(self, envs):
         super().__init__()
-        table = torch.tensor(AgentCentredObservation.TABLE, dtype=torch.float32)
-        self.register_buffer("table", table, persistent=False)
-        planes = table.shape[1]
-        self.rest = len(AgentCentredObservation.PLANES) - planes  # elements that are no cells
-        self.size = math.isqrt(envs.single_observation_space.shape[0] - self.rest)
-        window = min(self.size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
-        self.near = slice((self.size - window) // 2, (self.size + window) // 2)
-        self.far = nn.MaxPool2d(math.ceil(self.size / 5), ceil_mode=True)
-        coarse = planes * math.ceil(self.size / self.far.kernel_size) ** 2
-        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
-        self.conv1_rest = layer_init(nn.Linear(self.rest, 16))  # the same at every cell
-        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
-        self.dense = layer_init(nn.Linear(16 * (window - 2) ** 2 + coarse, 128))
+        space = envs.single_observation_space
+        self.sizes = [*map(math.prod, space.parts), space.rest]
+        self.register_buffer("scale", torch.tensor(space.scale), persistent=False)
+        self.encoders = nn.ModuleList((Grid if len(shape) == 2 else Picture)(shape, space) for shape in space.parts)
+        features = sum(encoder.features for encoder in self.encoders)
+        if not self.encoders:  # nothing has neighbours
+            self.vector, features = layer_init(nn.Linear(space.rest, 128)), 128
+        self.dense = layer_init(nn.Linear(features, 128))
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, obs):
         """The log-probabilities of all actions, and the value."""
-        cells, rest = obs[:, : -self.rest].int(), obs[:, -self.rest :].float()
-        cells = cells.unflatten(1, (self.size, self.size))
-        planes = nn.functional.embedding(cells, self.table).movedim(-1, 1)
-        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
-        hidden = self.conv2(hidden.relu()).relu()
-        hidden = self.dense(torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)).relu()
+        *parts, rest = obs.split(self.sizes, 1)
+        rest = rest.float() / self.scale
+        features = [encode(part, rest) for encode, part in zip(self.encoders, parts, strict=True)]
+        hidden = self.dense(torch.cat(features or [self.vector(rest).tanh()], 1)).relu()
         return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
     def get_action_and_value(self, obs, action=None):
@@ -99,7 +135,7 @@ class Agent(nn.Module):
 
 
 class Policy(nn.Module):
-    """What is used after training: observations (batch, length), uint8, to log-probabilities (batch, n)."""
+    """What is used after training: observations (batch, length) to log-probabilities (batch, n)."""
 
     def __init__(self, agent):
         super().__init__()
@@ -126,7 +162,9 @@ def load_student(run_dir, trust):
         flags, weights = saved["args"], saved["student"]
         if ":" in (env_id := flags["env_id"]) and not trust:
             raise UsageError(f"{file}: its environment {env_id} is in a Python module; add --trust to import it")
-        envs = gym.vector.SyncVectorEnv([lambda: make_env(flags["env_id"], 0, False, run_dir.name)])
+        envs = gym.vector.SyncVectorEnv(
+            [lambda: make_env(argparse.Namespace(**flags | {"lam": 0, "capture_video": False}), 0, "")]
+        )
         agent = Agent(envs)
         agent.load_state_dict(weights)
     except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
@@ -135,7 +173,7 @@ def load_student(run_dir, trust):
     return flags, envs, agent.eval()
 
 
-def play(agent, envs, seeds, greedy, each):
+def play(agent, envs, seeds, greedy, success_return, each):
     """One episode from every seed; returns (return, length, success) of each, and calls `each` after it."""
     ends = []
     for seed in seeds:
@@ -143,8 +181,10 @@ def play(agent, envs, seeds, greedy, each):
         while "episode" not in infos:
             with torch.no_grad():
                 action, *_, logprobs = agent.get_action_and_value(torch.as_tensor(obs))
-            obs, reward, _, _, infos = envs.step((logprobs.argmax(-1) if greedy else action).numpy())
-        ends.append((infos["episode"]["r"][0], infos["episode"]["l"][0], reward[0] > 0))
+            action = (logprobs.argmax(-1) if greedy else action).numpy()
+            obs, *_, infos = envs.step(action + envs.single_action_space.start)
+        success = episode_success(infos, 0, success_return)
+        ends.append((infos["episode"]["r"][0], infos["episode"]["l"][0], math.nan if success is None else success))
         each()
     return np.array(ends, dtype=np.float64)
 
@@ -162,21 +202,25 @@ def mean(values):
     return {"value": float(np.mean(values)), "low": float(low), "high": float(high), "n": len(values)}
 
 
-def scores(agent, envs, args):
+def scores(agent, envs, args, success_return):
     """How the student plays, by the way in which its actions are chosen; both ways begin from the same seeds."""
     torch.manual_seed(args.seed)
     seeds, found = range(args.seed, args.seed + args.episodes), {}
     with Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
         for way in ("greedy", "sampled"):
             task = bar.add_task(way, total=args.episodes)
-            ends = play(agent, envs, seeds, way == "greedy", lambda task=task: bar.advance(task))
+            ends = play(agent, envs, seeds, way == "greedy", success_return, lambda task=task: bar.advance(task))
             returns, lengths, successes = ends.T
-            found[way] = {"success": share(successes), "return": mean(returns), "length": float(lengths.mean())}
+            success = None if np.isnan(successes).any() else share(successes)
+            found[way] = {"success": success, "return": mean(returns), "length": float(lengths.mean())}
     return found
 
 
-def export(policy, obs, file):
-    """Write the policy as an ONNX file with inputs `obs` and outputs `logits`; returns why not, or None."""
+def export(policy, obs, file, about):
+    """Write the policy as an ONNX file with inputs `obs` and outputs `logits`; returns why not, or None.
+
+    The file's metadata say which environment the student has learnt in, and how it sees it: `student_env` makes it.
+    """
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError:
@@ -184,17 +228,17 @@ def export(policy, obs, file):
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     obs = torch.as_tensor(obs).repeat(2, 1)  # from one row alone it would take the batch's size for a constant
     with warnings.catch_warnings(action="ignore"):
-        torch.onnx.export(
+        program = torch.onnx.export(
             policy,
             (obs,),
-            file,
             dynamo=True,
             input_names=["obs"],
             output_names=["logits"],
             dynamic_shapes={"obs": {0: torch.export.Dim("batch")}},
-            external_data=False,
             verbose=False,
         )
+    program.model.metadata_props.update(about)
+    program.save(file)
     return None
 
 
@@ -252,6 +296,7 @@ def show(found, why_no_onnx):
         line = "  ".join(
             f"{name} {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
             for name, rate in ((name, found[way][name]) for name in ("success", "return"))
+            if rate is not None
         )
         print(f"  {way:8}  {line}  {found[way]['length']:.1f} steps")
     sizes = [f"{name} {size / 1e6:.2f} MB" for name, size in found["bytes"].items() if size is not None]
@@ -270,13 +315,14 @@ def main(args):
     args.check()
     torch.set_num_threads(1)
     flags, envs, agent = load_student(args.run_dir, args.trust)
-    played, policy = scores(agent, envs, args), Policy(agent).eval()
+    played, policy = scores(agent, envs, args, flags["success_return"]), Policy(agent).eval()
     obs, _ = envs.reset(seed=args.seed)
     envs.close()
     files = args.run_dir / "student.pt", args.run_dir / "student.onnx"
     for file in (files[1], args.run_dir / "student.json"):
         file.unlink(missing_ok=True)  # an older one may be of other weights
-    why_no_onnx = export(policy, obs, files[1])
+    about = {name: str(flags[name]) for name in ("env_id", "obs", "frame_stack", "time_limit")}
+    why_no_onnx = export(policy, obs, files[1], about)
     actors = {"torch": lambda obs: policy(torch.as_tensor(obs)).argmax(-1), "onnxruntime": onnx_actor(files[1])}
     found = {
         "env_id": flags["env_id"],
@@ -296,5 +342,5 @@ def main(args):
 
 
 if __name__ == "__main__":
-    with command_line({}):
+    with command_line():
         main(tyro.cli(Args))

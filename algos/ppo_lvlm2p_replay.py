@@ -6,27 +6,24 @@ import os
 from collections import defaultdict, namedtuple
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn as nn
-import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from lvlm2p_wrappers import AgentCentredObservation, Lambda, TrainingRun, UsageError, VectorTeacherWrapper, command_line
+from lvlm2p_wrappers import CommandLine, Lambda, TeacherFlags, TrainingRun, VectorTeacherWrapper, student_env
 
 ALGO = "ppo_lvlm2p_replay"
-# Flags of version 0.1.0, and what has become of them.
-GONE = dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef", "replay-size"), "is gone: it did not help")
-GONE |= {"lam-decay-steps": "is gone: lam falls by itself, as --lam-patience says"}
-GONE |= {"labels": f"is called --label-type now, a flag of algos/{ALGO.removesuffix('_replay')}.py"}
 
 
 @dataclass
-class Args:
-    """Flags and defaults; those before `model` are CleanRL's."""
+class Args(TeacherFlags):
+    """Flags and defaults, beside the teacher's; those before `lam` are CleanRL's, and what the student sees."""
 
     exp_name: str = Path(__file__).stem  # the name of this experiment
     seed: int = 1  # seed of the experiment
@@ -37,7 +34,11 @@ class Args:
     wandb_entity: str | None = None  # the entity (team) of wandb's project
     capture_video: bool = False  # whether to record the first environment into videos/ (needs moviepy)
 
-    env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of a MiniGrid or BabyAI environment
+    env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of an environment with Discrete actions; my_module:My-v0 for yours
+    obs: Literal["auto", "grid", "pixels", "env"] = "auto"  # MiniGrid's symbols, the picture, or the env's observation
+    frame_stack: int | None = None  # observations that the student sees at once (default: 4 of Atari's, else 1)
+    time_limit: Literal["auto", "bootstrap", "terminal"] = "auto"  # it cuts episodes off, or (MiniGrid) ends the task
+    success_return: float | None = None  # the return from which on an episode is a success, where no info says so
     total_timesteps: int = 30_000  # total timesteps of the experiment, all environments together
     learning_rate: float = 1e-3  # the learning rate of the optimizer
     num_envs: int = 8  # the number of parallel game environments
@@ -55,14 +56,6 @@ class Args:
     max_grad_norm: float = 0.5  # the maximum norm for the gradient clipping
     target_kl: float | None = None  # the target KL divergence threshold, at which an update stops
 
-    model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
-    prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
-    store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
-    concurrency: int = 16  # the most calls to the teacher's provider in flight
-    rpm: int | None = None  # rate limit: the most calls a minute
-    budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
-    budget_calls: int | None = None  # the most calls; then training goes on without new labels
-    offline: bool = False  # answer from the store alone
     lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain reinforcement learning without a teacher
     lam_patience: float = 0.5  # lam falls to 0 in this times the frames of the student's progress (0: constant)
     label_temperature: float = 0.5  # labels are raised to the power of its inverse: below 1 they are sharpened
@@ -75,19 +68,12 @@ class Args:
 
     def check(self):
         """Raise a UsageError that names the first value that cannot work."""
-        at_least = {name: 0 for name, value in vars(self).items() if isinstance(value, int | float)}
-        at_least |= dict.fromkeys(("num_envs", "num_steps", "num_minibatches", "update_epochs", "concurrency"), 1)
-        at_least |= dict.fromkeys(("num_steps_alone", "replay_batch"), 1)
+        at_least = dict.fromkeys(("num_envs", "num_steps", "num_steps_alone", "num_minibatches"), 1)
+        at_least |= {"update_epochs": 1, "replay_batch": 1, "total_timesteps": self.batch_size}
         at_least["label_temperature"] = 0.1  # with less, powers of probabilities are no floats any more
-        at_least["total_timesteps"] = self.batch_size
-        for name, least in at_least.items():
-            if not (value := getattr(self, name)) >= least:  # "not >=", so that NaN fails, too
-                raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
-        for name in ("ask_share", "gamma", "gae_lambda"):
-            if (value := getattr(self, name)) > 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: give at most 1")
-        if (most := self.batch_size // 2) < (given := self.num_minibatches):  # one row alone cannot be normalized
-            raise UsageError(f"--num-minibatches {given}: give at most {most}, half of a rollout's frames")
+        at_most = dict.fromkeys(("ask_share", "gamma", "gae_lambda"), 1)
+        at_most["num_minibatches"] = self.batch_size // 2  # one row alone cannot be normalized
+        self.hold(at_least=at_least, at_most=at_most)
 
     @property
     def batch_size(self):
@@ -95,27 +81,24 @@ class Args:
         return self.num_envs * self.num_steps
 
 
-def make_env(env_id, idx, capture_video, run_name):
+def make_env(args, idx, run_name):
     """Environment number idx, as the student sees it."""
-    env = gym.make(env_id, render_mode="rgb_array" if capture_video else None)
-    if capture_video and idx == 0:
-        env = gym.wrappers.RecordVideo(env, f"videos/{run_name}")
-    env = gym.wrappers.RecordEpisodeStatistics(env)
-    return AgentCentredObservation(env)
+    render_mode = "rgb_array" if args.lam > 0 or args.capture_video else None
+    env = student_env(args.env_id, args.obs, args.frame_stack, args.time_limit, render_mode)
+    return gym.wrappers.RecordVideo(env, f"videos/{run_name}") if args.capture_video and idx == 0 else env
 
 
 def make_envs(args, run_name, **spent):
     """The vector environment; with lam above 0 under the teacher's wrapper."""
     # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
     envs = gym.vector.SyncVectorEnv(
-        [lambda i=i: make_env(args.env_id, i, args.capture_video, run_name) for i in range(args.num_envs)],
+        [lambda i=i: make_env(args, i, run_name) for i in range(args.num_envs)],
         autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
     )
     if args.lam == 0:
         return envs
     # Questions go out while the environments run; gather() waits for the answers after each rollout.
-    names = "prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"
-    options = {name: getattr(args, name) for name in names} | spent
+    options = {**args.teacher_options(), **spent}
     return VectorTeacherWrapper(envs, args.model, defer=True, ask="manual", on_error="skip", **options)
 
 
@@ -126,36 +109,73 @@ def layer_init(layer, std=2**0.5):
     return layer
 
 
+class Grid(nn.Module):
+    """Symbols: two small convolutions over the cells near the agent, and a coarse picture of all."""
+
+    def __init__(self, shape, space):
+        super().__init__()
+        self.register_buffer("table", torch.tensor(space.table, dtype=torch.float32), persistent=False)
+        self.shape, planes, size = shape, space.table.shape[1], shape[0]
+        window = min(size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
+        self.near = slice((size - window) // 2, (size + window) // 2)
+        self.far = nn.MaxPool2d(math.ceil(size / 5), ceil_mode=True)
+        self.features = 16 * (window - 2) ** 2 + planes * math.ceil(size / self.far.kernel_size) ** 2
+        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
+        self.conv1_rest = layer_init(nn.Linear(space.rest, 16))  # the same at every cell
+        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
+
+    def forward(self, cells, rest):
+        """Cells (batch, size * size) and the rest of the observation to features."""
+        planes = nn.functional.embedding(cells.int().unflatten(1, self.shape), self.table).movedim(-1, 1)
+        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
+        hidden = self.conv2(hidden.relu()).relu()
+        return torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)
+
+
+class Picture(nn.Module):
+    """Pixels: convolutions that halve the picture until 8 x 8 are left."""
+
+    def __init__(self, shape, space):
+        super().__init__()
+        self.shape, sides = shape, [side // 4 for side in shape[:2]]
+        self.conv1 = layer_init(nn.Conv2d(shape[2], 32, 8, stride=4, padding=2))
+        self.conv1_rest = layer_init(nn.Linear(space.rest, 32)) if space.rest else None  # the same at every pixel
+        self.convs = nn.Sequential()
+        while max(sides) > 8:
+            self.convs.extend([layer_init(nn.Conv2d(32, 32, 3, stride=2, padding=1)), nn.ReLU()])
+            sides = [math.ceil(side / 2) for side in sides]
+        self.features = 32 * math.prod(sides)
+
+    def forward(self, pixels, rest):
+        """Pixels (batch, height * width * channels) and the rest of the observation to features."""
+        hidden = self.conv1(pixels.unflatten(1, self.shape).movedim(-1, 1).float() / 255)
+        known = self.conv1_rest(rest)[:, :, None, None] if self.conv1_rest else 0
+        return self.convs((hidden + known).relu()).flatten(1)
+
+
 class Agent(nn.Module):
-    """The student: two small convolutions over the cells near the agent; an actor and a critic share them."""
+    """The student: its network follows the shapes in the observation; an actor and a critic share it."""
 
     def __init__(self, envs):
         super().__init__()
-        table = torch.tensor(AgentCentredObservation.TABLE, dtype=torch.float32)
-        self.register_buffer("table", table, persistent=False)
-        planes = table.shape[1]
-        self.rest = len(AgentCentredObservation.PLANES) - planes  # elements that are no cells
-        self.size = math.isqrt(envs.single_observation_space.shape[0] - self.rest)
-        window = min(self.size, 15)  # farther cells are seen in a coarse picture alone, so that no layer grows
-        self.near = slice((self.size - window) // 2, (self.size + window) // 2)
-        self.far = nn.MaxPool2d(math.ceil(self.size / 5), ceil_mode=True)
-        coarse = planes * math.ceil(self.size / self.far.kernel_size) ** 2
-        self.conv1 = layer_init(nn.Conv2d(planes, 16, 3, padding=1))
-        self.conv1_rest = layer_init(nn.Linear(self.rest, 16))  # the same at every cell
-        self.conv2 = layer_init(nn.Conv2d(16, 16, 3))
-        self.dense = layer_init(nn.Linear(16 * (window - 2) ** 2 + coarse, 128))
+        space = envs.single_observation_space
+        self.sizes = [*map(math.prod, space.parts), space.rest]
+        self.register_buffer("scale", torch.tensor(space.scale), persistent=False)
+        self.encoders = nn.ModuleList((Grid if len(shape) == 2 else Picture)(shape, space) for shape in space.parts)
+        features = sum(encoder.features for encoder in self.encoders)
+        if not self.encoders:  # nothing has neighbours
+            self.vector, features = layer_init(nn.Linear(space.rest, 128)), 128
+        self.dense = layer_init(nn.Linear(features, 128))
         self.actor = layer_init(nn.Linear(128, envs.single_action_space.n), std=0.01)
         self.critic = layer_init(nn.Linear(128, 1), std=1)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, obs):
         """The log-probabilities of all actions, and the value."""
-        cells, rest = obs[:, : -self.rest].int(), obs[:, -self.rest :].float()
-        cells = cells.unflatten(1, (self.size, self.size))
-        planes = nn.functional.embedding(cells, self.table).movedim(-1, 1)
-        hidden = self.conv1(planes[:, :, self.near, self.near]) + self.conv1_rest(rest)[:, :, None, None]
-        hidden = self.conv2(hidden.relu()).relu()
-        hidden = self.dense(torch.cat([hidden.flatten(1), self.far(planes).flatten(1)], 1)).relu()
+        *parts, rest = obs.split(self.sizes, 1)
+        rest = rest.float() / self.scale
+        features = [encode(part, rest) for encode, part in zip(self.encoders, parts, strict=True)]
+        hidden = self.dense(torch.cat(features or [self.vector(rest).tanh()], 1)).relu()
         return self.actor(hidden).log_softmax(-1), self.critic(hidden).squeeze(-1)
 
     def get_action_and_value(self, obs, action=None):
@@ -172,17 +192,21 @@ Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
 Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teacher_probs teacher_mask")
 
 
-def collect(agent, envs, next_obs, next_done, num_steps, run, ask):
+def collect(agent, envs, next_obs, next_done, num_steps, args, run, ask):
     """Play num_steps steps in every environment, after `ask`; returns them, and what comes after."""
     steps = []
     for _ in range(num_steps):
         ask(envs, next_obs, run.global_step)
         with torch.no_grad():
             action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
-        obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy())
+        obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy() + envs.single_action_space.start)
         run.step(reward, infos)  # ends the run here if Ctrl-C or SIGTERM asks for it
-        steps.append((next_obs, next_done, action, logprob, value, torch.as_tensor(reward).to(value)))
-        # MiniGrid's time limit is part of the task, nothing can be earned after it: both ends stop the value.
+        reward = torch.as_tensor(reward).to(value)
+        if (cut_off := truncated & ~terminated).any():  # the critic says what the rest of the episode is worth
+            final_obs = torch.as_tensor(np.stack(infos["final_obs"][cut_off])).to(next_obs)
+            with torch.no_grad():
+                reward[torch.as_tensor(cut_off)] += args.gamma * agent(final_obs)[1]
+        steps.append((next_obs, next_done, action, logprob, value, reward))
         next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
     return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
 
@@ -281,7 +305,8 @@ class Labels:
     """The last labels, one for each view, to learn from again (DAgger's aggregation, Ross et al. 2011)."""
 
     def __init__(self, envs, args):
-        self.shape, self.args = envs.single_observation_space.shape, args
+        self.space, self.args = envs.single_observation_space, args
+        self.most = 2**30 // np.zeros(self.space.shape, self.space.dtype).nbytes  # views in a gigabyte
         self.kept = {}  # the label of each view: (n_actions,) by the bytes of the observation
         self.asked_now = set()  # views asked about in the present rollout
         self.distances = []  # KL(teacher || student) of the last new labels, before the student learnt from them
@@ -311,6 +336,7 @@ class Labels:
             if view not in self.kept:
                 self.distances.append(distillation_loss(label, student[row], torch.tensor(True)).item())
             self.kept[view] = label.cpu()
+        self.kept = dict([*self.kept.items()][-self.most :])
         self.distances = self.distances[-256:]
         return float(np.mean(self.distances)) if self.distances else None
 
@@ -318,17 +344,20 @@ class Labels:
         """Some minibatches of the distillation loss over labels drawn from those kept; returns its mean."""
         if not (self.args.replay_minibatches and self.kept):
             return {}
-        views = torch.frombuffer(bytearray().join(self.kept), dtype=torch.uint8).view(-1, *self.shape)
-        probs, losses, device = torch.stack([*self.kept.values()]), [], next(agent.parameters()).device
+        kept, batches, losses, device = [*self.kept.items()], [], [], next(agent.parameters()).device
         # Fewer minibatches as lam falls: Adam's steps would stay as long if the loss alone became smaller.
-        drawn = torch.randint(len(views), (math.ceil(lam * self.args.replay_minibatches), self.args.replay_batch))
+        drawn = torch.randint(len(kept), (math.ceil(lam * self.args.replay_minibatches), self.args.replay_batch))
+        for rows in drawn.tolist():
+            views, probs = zip(*(kept[row] for row in rows), strict=True)
+            views = np.frombuffer(bytearray().join(views), self.space.dtype).reshape(-1, *self.space.shape)
+            batches.append((torch.as_tensor(views).to(device), torch.stack(probs).to(device)))
         # The critic shares most of the weights. It is held at its values, as Phasic Policy Gradient (Cobbe et al. 2021)
         # holds the policy: with a critic that is worth nothing, reinforcement ruins the student once lam has fallen.
         with torch.no_grad():
-            values = [agent(views[rows].to(device))[1] for rows in drawn]
-        for rows, value_before in zip(drawn, values, strict=True):
-            student, value = agent(views[rows].to(device))
-            kl = distillation_loss(probs[rows].to(device), student, torch.ones_like(value, dtype=torch.bool))
+            values = [agent(views)[1] for views, _ in batches]
+        for (views, probs), value_before in zip(batches, values, strict=True):
+            student, value = agent(views)
+            kl = distillation_loss(probs, student, torch.ones_like(value, dtype=torch.bool))
             v_loss = 0.5 * ((value - value_before) ** 2).mean()
             descend(agent, optimizer, kl + self.args.vf_coef * v_loss, self.args)
             losses.append(kl.item())
@@ -344,20 +373,8 @@ def save_checkpoint(args, agent, optimizer, run, labels, weight):
     run.write("checkpoint.pt", lambda file: torch.save(kept, file))
 
 
-def load_checkpoint(run_dir):
-    """What `save_checkpoint` kept of a run. The file may be somebody else's: it is data, no code in it is run."""
-    if not (file := Path(run_dir) / "checkpoint.pt").is_file():
-        raise UsageError(f"--resume {run_dir}: no checkpoint.pt in it; --checkpoint-every writes one")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        if (algo := checkpoint["algo"]) == ALGO:
-            Args(**checkpoint["args"]).check()
-    except Exception as error:
-        why = f"is damaged or of version 0.1.0; begin a new run with algos/{ALGO}.py"
-        raise UsageError(f"--resume {run_dir}: its checkpoint.pt {why}") from error
-    if algo != ALGO:
-        raise UsageError(f"--resume {run_dir}: it is a run of algos/{algo}.py; resume it with that script")
-    return checkpoint
+# The checkpoint of a run that is resumed may be somebody else's: it is data, no code in it is run.
+COMMAND_LINE = CommandLine(ALGO, Args, partial(torch.load, map_location="cpu", weights_only=True))
 
 
 def train(args, envs, agent, optimizer, run, labels, weight, device):
@@ -374,7 +391,7 @@ def train(args, envs, agent, optimizer, run, labels, weight, device):
             labels.ask(envs, next_obs, run.global_step)
             run.add_samples(envs, agent(next_obs)[0].exp().numpy(force=True))
         ask = labels.ask if lam > 0 else lambda *_: None
-        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, num_steps, run, ask)
+        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, num_steps, args, run, ask)
         probs, mask = gather_labels(envs, args, rollout, run)
         with torch.no_grad():
             _, next_value = agent(next_obs)
@@ -399,10 +416,9 @@ def main(args):
     args.check()
     name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     with TrainingRun(name, resume=args.resume) as run, ExitStack() as at_end:
-        resumed = load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
+        resumed = COMMAND_LINE.load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
         run.refuse_changes(vars(args), resumed["args"])
-        if args.track:
-            run.track(args.wandb_project_name, args.wandb_entity, vars(args))
+        run.track(vars(args))
         torch.manual_seed(args.seed)  # nothing else draws: the environments are seeded when they are reset
         torch.backends.cudnn.deterministic = args.torch_deterministic
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # so small a network is slower on several
@@ -418,9 +434,7 @@ def main(args):
             optimizer.load_state_dict(resumed["optimizer"])
             torch.set_rng_state(resumed["rng"][0])
             torch.cuda.set_rng_state_all(resumed["rng"][1][: torch.cuda.device_count()])
-        writer = SummaryWriter(run.folder, purge_step=resumed["run"].get("global_step", 0) + 1)
-        teacher = envs.teacher if args.lam > 0 else None
-        run.begin(ALGO, vars(args), teacher=teacher, writer=writer, state=resumed["run"])
+        run.begin(ALGO, vars(args), envs.teacher if args.lam > 0 else None, SummaryWriter, resumed["run"])
         # In reverse order, and after Ctrl-C and errors, too: what was learnt and paid for is not lost.
         student = {"args": vars(args), "student": agent.state_dict()}  # its tensors are the ones that learn
         at_end.callback(run.write, "student.pt", lambda file: torch.save(student, file))
@@ -431,17 +445,5 @@ def main(args):
     return run.summary
 
 
-def cli():
-    """Run the command line."""
-    args = tyro.cli(Args)
-    if args.resume:  # whatever is not given is as it was
-        kept = load_checkpoint(args.resume)["args"]
-        if ":" in (env_id := kept["env_id"]) and env_id != args.env_id:
-            raise UsageError(f"--resume {args.resume}: {env_id} names a module; if you trust it, add --env-id {env_id}")
-        args = tyro.cli(Args, default=Args(**kept | {"resume": args.resume}))
-    main(args)
-
-
 if __name__ == "__main__":
-    with command_line(GONE):
-        cli()
+    COMMAND_LINE.run(main)

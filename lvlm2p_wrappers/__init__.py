@@ -3,7 +3,7 @@
 Importing it loads neither torch nor LiteLLM, opens nothing and asks nobody; a teacher does so at its first question.
 """
 
-from lvlm2p_wrappers import environments as environments  # registers Crafter
+from lvlm2p_wrappers.command_line import CommandLine, TeacherFlags, command_line
 from lvlm2p_wrappers.errors import (
     BadReplyError,
     BudgetError,
@@ -16,11 +16,17 @@ from lvlm2p_wrappers.errors import (
 )
 from lvlm2p_wrappers.labels import LabelSet, read_labels
 from lvlm2p_wrappers.lambda_weight import Lambda
-from lvlm2p_wrappers.observations import AgentCentredObservation
+from lvlm2p_wrappers.observations import (
+    AgentCentredObservation,
+    PackedObservation,
+    PixelObservation,
+    StudentSpace,
+    student_env,
+)
 from lvlm2p_wrappers.records import View
 from lvlm2p_wrappers.replies import Advice
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.training_run import TrainingRun, command_line
+from lvlm2p_wrappers.training_run import TrainingRun, episode_success
 from lvlm2p_wrappers.vector import VectorTeacherWrapper
 from lvlm2p_wrappers.wrapper import TeacherWrapper
 
@@ -29,13 +35,18 @@ __all__ = [
     "AgentCentredObservation",
     "BadReplyError",
     "BudgetError",
+    "CommandLine",
     "LabelSet",
     "Lambda",
     "ModelError",
+    "PackedObservation",
+    "PixelObservation",
     "PromptError",
     "StoreError",
+    "StudentSpace",
     "Teacher",
     "TeacherError",
+    "TeacherFlags",
     "TeacherWrapper",
     "TrainingRun",
     "TransportError",
@@ -43,5 +54,7 @@ __all__ = [
     "VectorTeacherWrapper",
     "View",
     "command_line",
+    "episode_success",
     "read_labels",
+    "student_env",
 ]

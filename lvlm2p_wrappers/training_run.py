@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
 
 import filelock
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.redaction import printable
+from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.vector import VectorTeacherWrapper
 
@@ -103,18 +101,23 @@ class TrainingRun:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
-    def track(self, project: str, entity: str | None, config: Mapping[str, Any]) -> None:
-        """Have Weights and Biases follow the run's TensorBoard file; to be called before the writer is made.
+    def track(self, args: Mapping[str, Any]) -> None:
+        """With the flag ``--track``, have Weights and Biases follow the run's TensorBoard file.
+
+        Args:
+            args: the script's flags.
 
         Raises:
             UsageError: if wandb is not installed.
         """
+        if not args["track"]:
+            return
         try:
             import wandb
         except ImportError:
             raise UsageError("--track needs Weights and Biases: pip install wandb") from None
-        where = {"project": project, "entity": entity, "name": self.folder.name}
-        wandb.init(**where, sync_tensorboard=True, config=dict(config), monitor_gym=True, save_code=True)
+        where = {"project": args["wandb_project_name"], "entity": args["wandb_entity"], "name": self.folder.name}
+        wandb.init(**where, sync_tensorboard=True, config=dict(args), monitor_gym=True, save_code=True)
 
     def spent(self, state: Mapping[str, Any]) -> dict[str, float]:
         """What a run has spent before, as the ``spent_usd`` and ``spent_calls`` of its teacher.
@@ -148,21 +151,23 @@ class TrainingRun:
         self,
         algo: str,
         args: Mapping[str, Any],
-        *,
         teacher: Teacher | None = None,
-        writer: Any = None,
+        writer: Callable[..., Any] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         """Begin the log, or continue it.
 
         Args:
             algo: the name of the script.
-            args: its flags; ``total_timesteps``, ``env_id``, ``seed`` and ``lam`` are among them.
+            args: its flags; ``total_timesteps``, ``env_id``, ``seed`` and ``lam`` are among them, and perhaps
+                ``success_return``.
             teacher: whose counters are logged; None where there is no teacher.
-            writer: a TensorBoard ``SummaryWriter``, which is closed at the end.
+            writer: TensorBoard's ``SummaryWriter``.
             state: the :meth:`state` in the checkpoint of a resumed run; later rows of its curve are dropped.
         """
-        self._teacher, self._writer, state = teacher, writer, state or {}
+        self._teacher, state = teacher, state or {}
+        self._writer: Any = writer(self.folder, purge_step=state.get("global_step", 0) + 1) if writer else None
+        self._success_return: float | None = args.get("success_return")
         self.global_step, self._episodes = state.get("global_step", 0), state.get("episodes", 0)
         self._ends = deque(state.get("ends", ()), maxlen=100)  # (return, success) of the last episodes
         self._started = time.perf_counter() - state.get("seconds", 0.0)
@@ -176,8 +181,8 @@ class TrainingRun:
         self._bar = Progress(disable=not (sys.stdout and sys.stdout.isatty()))
         self._task, self._printed = self._bar.add_task("", total=args["total_timesteps"]), time.perf_counter()
         self._bar.start()
-        if writer:
-            writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in args.items()))
+        if self._writer:
+            self._writer.add_text("hyperparameters", "\n".join(f"    {name}: {value}" for name, value in args.items()))
         if self.global_step:
             print(f"Resumed at step {self.global_step}; the episodes that were under way begin anew.")  # noqa: T201
         if teacher:
@@ -194,9 +199,10 @@ class TrainingRun:
         for i in np.flatnonzero(infos.get("_final_info", ())):
             episode = infos["final_info"]["episode"]
             self._episodes += 1
-            self._ends.append((float(episode["r"][i]), float(rewards[i] > 0)))
-            end = (self.global_step, round(float(episode["r"][i]), 6), int(episode["l"][i]), int(rewards[i] > 0))
-            csv.writer(self._episodes_csv).writerow(end)
+            success = episode_success(infos["final_info"], int(i), self._success_return)
+            self._ends.append((float(episode["r"][i]), success))
+            end = (self.global_step, round(float(episode["r"][i]), 6), int(episode["l"][i]))
+            csv.writer(self._episodes_csv).writerow([*end, None if success is None else int(success)])
             self._add({"charts/episodic_return": episode["r"][i], "charts/episodic_length": episode["l"][i]})
         self._end_if_asked()
 
@@ -282,8 +288,9 @@ class TrainingRun:
         return (self.folder / name).open("a", newline="")
 
     def _mean_of_last(self, n: int, which: int) -> float | None:
-        """The mean return (0) or success (1) of the last n episodes; None before there are n."""
-        return float(np.mean([*self._ends][-n:], axis=0)[which]) if len(self._ends) >= n else None
+        """The mean return (0) or success (1) of the last n episodes; None before there are n, or if unknown."""
+        last = [end[which] for end in [*self._ends][-n:]]
+        return float(np.mean(last)) if len(last) == n and None not in last else None
 
     def _finish(self) -> None:
         self._bar.stop()
@@ -349,41 +356,29 @@ def _is_up_to(global_step: int, line: str) -> bool:
     return line.endswith("\n") and (step == "global_step" or (step.isdecimal() and int(step) <= global_step))
 
 
+def episode_success(infos: Mapping[str, Any], i: int, success_return: float | None) -> bool | None:
+    """Whether an episode that has just ended was a success.
+
+    Args:
+        infos: of its last step, of a vector environment; they have the ``episode`` of ``RecordEpisodeStatistics``.
+        i: which sub-environment's.
+        success_return: the return from which on an episode counts as a success, where ``infos`` do not say it.
+
+    Returns:
+        ``is_success`` of the infos; else whether the return is high enough; None where neither is known.
+    """
+    if infos.get("_is_success", np.zeros(i + 1))[i]:
+        return bool(infos["is_success"][i])
+    return None if success_return is None else bool(infos["episode"]["r"][i] >= success_return)
+
+
 def _new_folder(name: str) -> Path:
     """Make a run's folder. Where another run has begun in the same second, wait for the next one."""
     while True:
-        folder = Path("runs", f"{name}__{int(time.time())}")
+        folder = Path("runs", f"{name.replace('/', '-')}__{int(time.time())}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             time.sleep(0.1)
         else:
             return folder
-
-
-@contextmanager
-def command_line(gone: Mapping[str, str]) -> Iterator[None]:
-    """Run a script's command line: an error ends it in one message, a signal in none.
-
-    The exit code is 2 after a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM, and 1 after anything else that
-    is no defect of the script: a teacher that failed too often, a full disk, a closed output.
-
-    Args:
-        gone: flags of earlier versions, without their dashes, and what has become of them.
-    """
-    try:
-        for word in sys.argv[1:]:
-            flag = word.removeprefix("--").removeprefix("no-").partition("=")[0].replace("_", "-")
-            if word.startswith("--") and flag in gone:
-                raise UsageError(f"--{flag} {gone[flag]}")
-        yield
-    except KeyboardInterrupt as end:
-        number, is_second = end.args or (signal.SIGINT, False)
-        if is_second:  # at once: what runs at a process's exit would wait for the replies in flight
-            os._exit(128 + number)
-        sys.exit(128 + number)
-    except (TeacherError, gym.error.Error, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # so that Python does not complain about it once more when it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(printable(str(error)), file=sys.stderr)  # noqa: T201
-        sys.exit(2 if isinstance(error, UsageError | gym.error.Error) else 1)

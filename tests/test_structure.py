@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "environments": {"errors"},
     "crafter_env": set(),
     "notebook": set(),
-    "observations": {"errors"},
+    "observations": {"environments", "errors"},
     "user_functions": {"errors"},
     "views": {"errors", "picture", "records", "user_functions"},
     "advice_panel": set(),
@@ -60,6 +60,7 @@ MAY_IMPORT = {
         "units",
         "views",
     },
+    "command_line": {"errors", "redaction"},
     "training_run": {"errors", "redaction", "teacher", "vector"},
     "evaluation": {
         "embedded_teacher",

@@ -45,10 +45,37 @@ def test_a_run_leaves_its_curve_and_its_summary():
     (row,) = rows_of(run)
     assert (row["global_step"], row["episodes"], row["kl"]) == ("100", "100", "0.5")
     assert float(row["mean_return_100"]) == 0
-    assert float(row["success_100"]) == 0.5  # the last reward was above 0
+    assert row["success_100"] == ""  # nothing says what a success is
     assert json.loads((run.folder / "summary.json").read_text()) == run.summary
     assert list(run.summary)[:5] == ["env_id", "algo", "seed", "lam", "global_step"]
     assert run.summary["teacher"] is None
+
+
+def test_an_episode_is_a_success_if_its_info_says_so_else_from_a_return_that_the_user_names():
+    """An episode whose last reward was above 0 counted as a success in every environment, CartPole's falls too."""
+    says = {"is_success": np.array([True, False]), "_is_success": np.array([True, False])}
+    infos = ended([0.1, 0.3])
+    infos["final_info"] |= says  # the first environment alone says it
+    for flags, expected in (
+        ({}, ["1", ""]),
+        ({"success_return": 0.3}, ["1", "1"]),
+        ({"success_return": 0.4}, ["1", "0"]),
+    ):
+        with TrainingRun("name") as run:
+            run.begin("algo", FLAGS | flags)
+            run.step(NOTHING, infos)
+            run.log({}, lam=0.0)
+        lines = (run.folder / "episodes.csv").read_text().splitlines()[1:]
+        assert [line.split(",")[3] for line in lines] == expected
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS | {"success_return": 25.0})
+        for step in range(100):
+            run.step(NOTHING, ended([step]))
+    assert run.summary["success_100"] == 0.75
+
+
+def test_the_folder_of_an_env_with_a_slash_in_its_id_is_no_folder_in_a_folder():
+    assert TrainingRun("ALE/Freeway-v5__ppo").folder.parent == Path("runs")
 
 
 def test_whatever_ends_a_run_leaves_its_curve_and_its_summary():
@@ -178,7 +205,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_at_its_next_step(number):
-    with pytest.raises(SystemExit) as end, command_line({}), TrainingRun("name") as run:
+    with pytest.raises(SystemExit) as end, command_line(), TrainingRun("name") as run:
         run.begin("algo", FLAGS)
         run.step(NOTHING, {})
         signal.raise_signal(number)
@@ -247,7 +274,7 @@ def test_where_ctrl_c_is_ignored_it_stays_ignored():
 )
 def test_an_end_that_is_no_defect_is_one_message_and_an_exit_code(error, code, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["script.py"])
-    with pytest.raises(SystemExit) as end, command_line({}):
+    with pytest.raises(SystemExit) as end, command_line():
         raise error
     assert end.value.code == code
     assert capsys.readouterr().err == ("" if code == 130 else f"{error}\n")
@@ -255,13 +282,13 @@ def test_an_end_that_is_no_defect_is_one_message_and_an_exit_code(error, code, m
 
 def test_a_defect_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["script.py"])
-    with pytest.raises(ZeroDivisionError), command_line({}):
+    with pytest.raises(ZeroDivisionError), command_line():
         _ = 1 / 0
 
 
 def test_what_could_steer_a_terminal_is_not_printed(monkeypatch, capsys):
     """Escape sequences in a provider's message reached the terminal of a training script."""
     monkeypatch.setattr(sys, "argv", ["script.py"])
-    with pytest.raises(SystemExit), command_line({}):
+    with pytest.raises(SystemExit), command_line():
         raise TeacherError("busy\x1b]0;hello\x07, try again")
     assert capsys.readouterr().err == "busy, try again\n"

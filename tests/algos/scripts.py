@@ -39,7 +39,7 @@ def train(script, **flags):
 
 
 def resume(script, run_dir, **flags):
-    flags = script.load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)} | flags
+    flags = script.COMMAND_LINE.load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)} | flags
     return script.main(script.Args(**flags))
 
 
@@ -78,8 +78,11 @@ def called(script, monkeypatch, capsys, *flags):
     monkeypatch.setattr(sys, "argv", command(script, *flags)[1:])
     code = 0
     try:
-        with command_line(getattr(script, "GONE", {})):
-            script.cli() if hasattr(script, "cli") else script.main(tyro.cli(script.Args))
+        if hasattr(script, "COMMAND_LINE"):
+            script.COMMAND_LINE.run(script.main)
+        else:
+            with command_line():
+                script.main(tyro.cli(script.Args))
     except SystemExit as end:
         code = end.code
     return code, " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -152,7 +152,7 @@ def test_a_file_that_is_no_student_is_named(monkeypatch, capsys, content):
 
 
 def test_a_file_of_something_else_is_named(monkeypatch, capsys):
-    torch.save({"args": {"env_id": "MiniGrid-Empty-5x5-v0"}, "student": {"weight": torch.zeros(1)}}, "student.pt")
+    torch.save({"args": vars(ppo.Args()), "student": {"weight": torch.zeros(1)}}, "student.pt")
     code, message = called(evaluate, monkeypatch, capsys, ".")
     assert code == 2
     assert "student.pt holds no student of these scripts: Error(s) in loading state_dict for Agent" in message
@@ -171,7 +171,8 @@ def test_a_students_file_runs_no_code_and_no_module_is_imported_because_it_says_
     assert "student.pt holds no student of these scripts" in message
     Path("their_module.py").write_text("from pathlib import Path\nPath('code_ran').touch()\n")
     monkeypatch.syspath_prepend(".")
-    torch.save({"args": {"env_id": "their_module:MiniGrid-Empty-5x5-v0"}, "student": {}}, "student.pt")
+    flags = vars(ppo.Args(env_id="their_module:MiniGrid-Empty-5x5-v0"))
+    torch.save({"args": flags, "student": {}}, "student.pt")
     code, message = called(evaluate, monkeypatch, capsys, ".")
     assert (code, "add --trust to import it" in message) == (2, True)
     assert not Path("code_ran").exists()
@@ -189,7 +190,7 @@ def test_nothing_is_written_through_a_link_in_the_folder(run_dir, monkeypatch):
 
 
 def test_a_student_of_an_env_that_is_not_there_names_the_env(monkeypatch, capsys):
-    torch.save({"args": {"env_id": "MiniGrid-LavaGapS99-v0"}, "student": {}}, "student.pt")
+    torch.save({"args": vars(ppo.Args(env_id="MiniGrid-LavaGapS99-v0")), "student": {}}, "student.pt")
     code, message = called(evaluate, monkeypatch, capsys, ".")
     assert code == 2
     assert "MiniGrid-LavaGapS99" in message

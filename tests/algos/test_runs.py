@@ -314,7 +314,7 @@ def test_the_budget_of_a_resumed_run_counts_what_it_has_spent(script, provider):
         (["--budget-usd", "nan"], "--budget-usd nan: give 0 or more"),
         (["--rpm", 0], "rpm must be greater than 0, not 0"),
         (["--rpm", 0.5], "Error parsing --rpm"),
-        (["--labels", "hard"], "--labels is called --label-type now"),
+        (["--labels", "hard"], "--labels is called --label-type now, a flag of the scripts of the paper's method"),
         (["--no-distrust_fatal"], "--distrust-fatal is gone: it did not help"),
         (["--lam-gate-return=0.9"], "--lam-gate-return is gone: it did not help"),
         (["--rl-coef", 0], "--rl-coef is gone: it did not help"),
@@ -323,7 +323,11 @@ def test_the_budget_of_a_resumed_run_counts_what_it_has_spent(script, provider):
         (["--num-envs", 0], "--num-envs 0: give 1 or more"),
         (["--concurrency", 0], "--concurrency 0: give 1 or more"),
         (["--num-envs", 2, "--num-steps", 64, "--total-timesteps", 100], "--total-timesteps 100: give 128 or more"),
-        (["--lam", 0, "--env-id", "CartPole-v1"], "CartPole-v1 is not a MiniGrid env"),
+        (["--lam", 0, "--env-id", "CartPole-v1", "--obs", "grid"], "CartPole-v1 is not a MiniGrid env"),
+        (["--lam", 0, "--env-id", "Pendulum-v1"], "Pendulum-v1 has the action space Box"),
+        (["--obs", "picture"], "invalid choice 'picture'"),
+        (["--frame-stack", 0], "--frame-stack 0: give 1 or more"),
+        (["--frame-stack", 2], "the symbols of a grid are not stacked"),
         (["--model", "nosuchprovider/nosuchmodel"], "nosuchprovider/nosuchmodel"),
         (["--prompts", "no_such_folder"], "no_such_folder"),
         (["--resume", "no/such/run"], "--resume no/such/run: no checkpoint.pt in it; --checkpoint-every writes one"),
@@ -371,10 +375,10 @@ def test_advantages_that_cannot_be_normalized_are_refused(monkeypatch, capsys):
     flags = "--num-envs", 2, "--num-steps", 3, "--num-minibatches", 4
     code, message = called(ppo, monkeypatch, capsys, *flags)
     assert code == 2
-    assert "--num-minibatches 4: give at most 3, half of a rollout's frames" in message
+    assert "--num-minibatches 4: give at most 3" in message
     code, message = called(a2c, monkeypatch, capsys, "--num-envs", 1, "--num-steps", 1, "--norm-adv")
     assert code == 2
-    assert "a rollout of one frame cannot be normalized" in message
+    assert "--num-steps 1: give 2 or more" in message
 
 
 def test_an_unknown_env_is_named_and_leaves_no_run(script, monkeypatch, capsys):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lvlm2p_wrappers import TeacherFlags
 from tests.algos.scripts import a2c, a2c_replay, evaluate, ppo, ppo_replay
 
 SCRIPTS = [ppo, a2c, ppo_replay, a2c_replay]
 OF_ALGORITHM = {"ALGO", "Args", "Batch", "make_batch", "ppo_loss", "a2c_loss", "update"}
-OF_METHOD = {"ALGO", "Args", "REPLAY", "GONE", "Labels", "make_envs", "collect", "gather_labels", "save_checkpoint"}
+OF_METHOD = {"ALGO", "Args", "Labels", "make_envs", "collect", "gather_labels", "save_checkpoint"}
 OF_METHOD |= {"train", "main"}
 
 
@@ -44,7 +45,7 @@ def test_scripts_differ_in_what_belongs_to_their_algorithm_and_their_method_alon
 def test_the_evaluation_has_the_student_and_its_environment_word_for_word_from_the_scripts():
     ours, theirs = sources(evaluate), sources(ppo)
     copied = ours.keys() & theirs.keys() - {"Args", "main", "cli"}
-    assert copied == {"make_env", "layer_init", "Agent"}
+    assert copied == {"make_env", "layer_init", "Grid", "Picture", "Agent"}
     for name in copied:
         assert ours[name] == theirs[name], name
 
@@ -53,7 +54,7 @@ def test_the_evaluation_has_the_student_and_its_environment_word_for_word_from_t
 def test_the_flags_around_the_teacher_are_the_same_for_both_algorithms(scripts):
     ours, theirs = (
         [line.partition("=")[0] + line.partition("#")[2] for line in text.splitlines()]
-        for text in (sources(script)["Args"].split("    model: str")[1].split("    def ")[0] for script in scripts)
+        for text in (sources(script)["Args"].split("    lam: float")[1].split("    def ")[0] for script in scripts)
     )
     assert ours == theirs
     assert any("resume" in line for line in ours)
@@ -75,8 +76,11 @@ def test_every_flag_is_read_and_explained(script):
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args")
     }
-    if "make_envs" in nodes:  # where the teacher's options are read by their names
-        read |= {node.value for node in ast.walk(nodes["make_envs"]) if isinstance(node, ast.Constant)}
+    if issubclass(script.Args, TeacherFlags):
+        assert {"model", "teacher_options"} <= read
+        read |= {field.name for field in dataclasses.fields(TeacherFlags)}
+    if "run.begin(ALGO, vars(args)" in text:
+        read |= {"track", "wandb_project_name", "wandb_entity", "success_return"}  # by the run
     assert {field.name for field in dataclasses.fields(script.Args)} <= read
     lines = text.splitlines()
     for node in nodes["Args"].body:

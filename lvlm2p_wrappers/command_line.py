@@ -1,0 +1,150 @@
+"""What the command lines of the training scripts share: flags checked, runs resumed, errors in one message."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from lvlm2p_wrappers.errors import TeacherError, UsageError
+from lvlm2p_wrappers.redaction import printable
+
+_GONE = {
+    **dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef", "replay-size"), "is gone: it did not help"),
+    "lam-decay-steps": "is gone: lam falls by itself, as --lam-patience says",
+    "labels": "is called --label-type now, a flag of the scripts of the paper's method",
+}
+"""What has become of flags of version 0.1.0, by their names without dashes."""
+
+_OF_REPLAY = {"lam-decay-steps", "label-temperature", "ask-share", "num-steps-alone"}
+_OF_REPLAY |= {"replay-minibatches", "replay-batch", "replay-size"}
+
+_AT_LEAST = {"concurrency": 1, "frame_stack": 1, "success_return": -math.inf}
+
+
+@dataclass
+class TeacherFlags:
+    """The flags of a training script that are its teacher's, and how any of its numbers is checked."""
+
+    model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
+    prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
+    store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
+    concurrency: int = 16  # the most calls to the teacher's provider in flight
+    rpm: int | None = None  # rate limit: the most calls a minute
+    budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
+    budget_calls: int | None = None  # the most calls; then training goes on without new labels
+    offline: bool = False  # answer from the store alone
+
+    def teacher_options(self) -> dict[str, Any]:
+        """The options of the teacher, but for its model."""
+        return {field.name: getattr(self, field.name) for field in fields(TeacherFlags) if field.name != "model"}
+
+    def hold(self, *, at_least: Mapping[str, float], at_most: Mapping[str, float]) -> None:
+        """Hold the numbers against their bounds.
+
+        Args:
+            at_least: the least value of a flag by its name; of numbers that are not named it is 0.
+            at_most: the greatest ones.
+
+        Raises:
+            UsageError: naming the first flag that cannot work.
+
+        Example:
+            >>> TeacherFlags(rpm=-1).hold(at_least={}, at_most={})
+            Traceback (most recent call last):
+            lvlm2p_wrappers.errors.UsageError: --rpm -1: give 0 or more
+        """
+        for name, value in vars(self).items():
+            least, most = ({**_AT_LEAST, **at_least}.get(name, 0), at_most.get(name, math.inf))
+            if isinstance(value, int | float) and not least <= value <= most:  # NaN is not, either
+                bound = f"{least} or more" if not value >= least else f"at most {most}"
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give {bound}")
+
+
+class CommandLine:
+    """The command line of a training script: its flags, the runs that it resumes, its errors in one message.
+
+    Args:
+        algo: the script's name.
+        flags: the dataclass of its flags; ``resume`` and ``env_id`` are among them, and a method ``check``.
+        load: reads a checkpoint's file, and runs no code in it.
+    """
+
+    def __init__(self, algo: str, flags: type[Any], load: Callable[[Path], Any]) -> None:
+        self._algo, self._flags, self._load = algo, flags, load
+
+    def run(self, main: Callable[[Any], object]) -> None:
+        """Parse the flags and call ``main`` with them; see :func:`command_line` for how errors end it.
+
+        With ``--resume``, whatever is not given is as it was in that run.
+        """
+        import tyro  # takes its time, and only a command line needs it
+
+        with command_line():
+            self._refuse_gone()
+            args = tyro.cli(self._flags)
+            if args.resume:
+                kept = self.load_checkpoint(args.resume)["args"]
+                if ":" in (env_id := kept["env_id"]) and env_id != args.env_id:
+                    untrusted = f"--resume {args.resume}: {env_id} names a module"
+                    raise UsageError(f"{untrusted}; if you trust it, add --env-id {env_id}")
+                args = tyro.cli(self._flags, default=self._flags(**kept | {"resume": args.resume}))
+            main(args)
+
+    def _refuse_gone(self) -> None:
+        """Name the first flag of version 0.1.0 that is given, and what has become of it."""
+        known = {field.name.replace("_", "-") for field in fields(self._flags)}
+        of_replay = dict.fromkeys(_OF_REPLAY, f"is a flag of algos/{self._algo}_replay.py now")
+        gone = _GONE if self._algo.endswith("_replay") else {**_GONE, **of_replay}
+        for word in sys.argv[1:]:
+            flag = word.removeprefix("--").removeprefix("no-").partition("=")[0].replace("_", "-")
+            if word.startswith("--") and flag in gone.keys() - known:
+                raise UsageError(f"--{flag} {gone[flag]}")
+
+    def load_checkpoint(self, run_dir: str | Path) -> dict[str, Any]:
+        """Read the checkpoint of a run, which may be somebody else's.
+
+        Raises:
+            UsageError: if there is none, it is damaged, or it is of another script.
+        """
+        if not (file := Path(run_dir) / "checkpoint.pt").is_file():
+            raise UsageError(f"--resume {run_dir}: no checkpoint.pt in it; --checkpoint-every writes one")
+        try:
+            checkpoint: dict[str, Any] = self._load(file)
+            if (algo := checkpoint["algo"]) == self._algo:
+                self._flags(**checkpoint["args"]).check()
+        except Exception as error:
+            why = f"is damaged or of version 0.1.0; begin a new run with algos/{self._algo}.py"
+            raise UsageError(f"--resume {run_dir}: its checkpoint.pt {why}") from error
+        if algo != self._algo:
+            raise UsageError(f"--resume {run_dir}: it is a run of algos/{algo}.py; resume it with that script")
+        return checkpoint
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Run a script's command line: an error ends it in one message, a signal in none.
+
+    The exit code is 2 after a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM, and 1 after anything else that
+    is no defect of the script: a teacher that failed too often, a full disk, a closed output.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        number, is_second = end.args or (signal.SIGINT, False)
+        if is_second:  # at once: what runs at a process's exit would wait for the replies in flight
+            os._exit(128 + number)
+        sys.exit(128 + number)
+    except (TeacherError, gym.error.Error, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # so that Python does not complain about it once more when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(printable(str(error)), file=sys.stderr)  # noqa: T201
+        sys.exit(2 if isinstance(error, UsageError | gym.error.Error) else 1)
