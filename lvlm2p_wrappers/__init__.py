@@ -23,8 +23,7 @@ from lvlm2p_wrappers.observations import (
     StudentSpace,
     student_env,
 )
-from lvlm2p_wrappers.records import View
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.training_run import TrainingRun, episode_success
 from lvlm2p_wrappers.vector import VectorTeacherWrapper

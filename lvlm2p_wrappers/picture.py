@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import core_schema
 
 from lvlm2p_wrappers.png import decoded
 
@@ -21,7 +19,6 @@ STRIP = 32
 """Pixel rows in a strip; the last one of a picture may have fewer."""
 
 _ADLER = 65521
-_DIGEST = re.compile(r"[0-9a-zA-Z]{1,128}")
 
 
 class Strip:
@@ -72,75 +69,36 @@ class Picture:
     """
 
     def __init__(self, pixels: Pixels) -> None:
-        self._strips: tuple[Strip, ...] = _cut(pixels)
-        self._png: bytes | None = None
-        self._digest: str | None = None
+        self._strips = _cut(pixels)
+        self._digest = ""
 
     @classmethod
     def of(cls, strips: Iterable[Strip]) -> Picture:
         """A picture of strips, from top to bottom; all but the last have ``STRIP`` rows."""
-        return cls._made(strips=tuple(strips))
-
-    @classmethod
-    def from_png(cls, png: bytes) -> Picture:
-        """A picture from a PNG file's bytes, which may be anything: they are decoded only where pixels are wanted."""
-        return cls._made(png=png)
-
-    @classmethod
-    def named(cls, digest: str) -> Picture:
-        """A picture of which only the digest is known; its bytes are kept elsewhere.
-
-        Raises:
-            ValueError: if it could be no digest: it may become the name of a file.
-        """
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"{digest[:80]!r} is no digest of a picture")
-        return cls._made(digest=digest)
-
-    @classmethod
-    def _made(cls, *, strips: tuple[Strip, ...] = (), png: bytes | None = None, digest: str | None = None) -> Picture:
         picture = cls.__new__(cls)
-        picture._strips, picture._png, picture._digest = strips, png, digest
+        picture._strips, picture._digest = tuple(strips), ""
         return picture
 
     @property
     def pixels(self) -> Pixels:
-        """(height, width, 3) uint8 RGB.
-
-        Raises:
-            ValueError: if it is a PNG that cannot be decoded, or one of more than 50 megapixels.
-        """
-        parts = [strip.pixels for strip in self._strips]
-        kept = [part for part in parts if part is not None]
-        if not parts or len(kept) < len(parts):
-            return decoded(self.png)
-        return np.concatenate(kept)
+        """(height, width, 3) uint8 RGB."""
+        kept = [pixels for strip in self._strips if (pixels := strip.pixels) is not None]
+        return np.concatenate(kept) if len(kept) == len(self._strips) else decoded(self.png)
 
     @property
     def digest(self) -> str:
         """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
-        if self._digest is not None:
-            return self._digest
-        strips = self._strips or _cut(self.pixels)
-        height, width = sum(strip.shape[0] for strip in strips), strips[0].shape[1]
-        digest = hashlib.sha256(str((height, width, 3)).encode())
-        for strip in strips:
-            digest.update(strip.digest)
-        self._digest = digest.hexdigest()
+        if not self._digest:
+            digest = hashlib.sha256(str((*self.size, 3)).encode())
+            for strip in self._strips:
+                digest.update(strip.digest)
+            self._digest = digest.hexdigest()
         return self._digest
 
     @property
     def png(self) -> bytes:
-        """The picture as a PNG file.
-
-        Raises:
-            ValueError: if only its digest is known.
-        """
-        if self._png is not None:
-            return self._png
-        if not self._strips:
-            raise ValueError(f"of the picture {self._digest} only the digest is known")
-        height, width, channels = sum(strip.shape[0] for strip in self._strips), self._strips[0].shape[1], 3
+        """The picture as a PNG file."""
+        (height, width), channels = self.size, 3
         checksum, data = 1, [b"\x78\x01"]  # zlib's header
         for strip in self._strips:
             deflated, adler = strip.deflated
@@ -156,15 +114,8 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels; a PNG's are those that its header names.
-
-        Raises:
-            ValueError: if only its digest is known.
-        """
-        if self._strips:
-            return sum(strip.shape[0] for strip in self._strips), self._strips[0].shape[1]
-        width, height = struct.unpack(">II", self.png[16:24].ljust(8, b"\0"))
-        return height, width
+        """Height and width in pixels."""
+        return sum(strip.shape[0] for strip in self._strips), self._strips[0].shape[1]
 
     def pack(self) -> None:
         """Take little memory from now on, for as long as a question waits."""
@@ -172,29 +123,10 @@ class Picture:
             strip.pack()
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Picture):
-            return NotImplemented
-        if self._png is not None and other._png is not None:
-            return self._png == other._png
-        return self.digest == other.digest
+        return self.digest == other.digest if isinstance(other, Picture) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.digest)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        """In files a picture is its digest."""
-
-        def read(value: Any) -> Picture:
-            if isinstance(value, cls):
-                return value
-            if isinstance(value, str):
-                return cls.named(value)
-            raise ValueError("a picture is given by its digest")
-
-        return core_schema.no_info_plain_validator_function(
-            read, serialization=core_schema.plain_serializer_function_ser_schema(lambda picture: picture.digest)
-        )
 
 
 def _cut(pixels: Pixels) -> tuple[Strip, ...]:

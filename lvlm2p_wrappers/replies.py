@@ -1,4 +1,4 @@
-"""The two replies of a teacher, checked, and the advice made of them."""
+"""The two replies of a teacher: checked, and read as a distribution over the actions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from lvlm2p_wrappers.errors import BadReplyError
-from lvlm2p_wrappers.notebook import advice_html
-from lvlm2p_wrappers.units import duration, money
 
 MAX_REPLY_CHARS = 100_000
 """A longer reply is not read: no answer to either stage comes near it."""
@@ -24,35 +21,6 @@ SUM_RANGE = (0.5, 1.5)
 """The probabilities' sum must lie within this range before they are renormalised."""
 
 _LARGEST = 1e6  # below it, numbers of any length add up without overflow
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What a teacher advises for one view.
-
-    Attributes:
-        probs: (n_actions,) float32, non-negative, summing to 1.
-        analysis: the first stage's answer as JSON text, ``""`` in one-stage operation.
-        model: the model that answered.
-        cached: whether no call was made for it.
-        cost_usd: what its calls cost; 0 if none was made, None if the model has no known price.
-        latency_s: seconds from the question to the answer.
-        actions: the actions' names, in the order of ``probs``.
-    """
-
-    probs: NDArray[np.float32]
-    analysis: str
-    model: str
-    cached: bool
-    cost_usd: float | None
-    latency_s: float
-    actions: tuple[str, ...] = ()
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: a bar for every action, the analysis, and where the advice is from."""
-        names = self.actions or [str(i) for i in range(len(self.probs))]
-        source = "memory or store" if self.cached else f"{duration(self.latency_s)}, {money(self.cost_usd)}"
-        return advice_html(self.probs, names, self.analysis, {"by": f"{self.model} ({source})"})
 
 
 def read_analysis(text: str, form: type[BaseModel]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lvlm2p_wrappers.advice_panel import draw_sample
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice
 from lvlm2p_wrappers.teacher import OnError, PendingAdvice, Teacher, TeacherOptions
 from lvlm2p_wrappers.views import vector_viewer
 from lvlm2p_wrappers.wrapper import INFO_KEY, MASK_KEY, refuse_taken_key, require_known

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.core import ActType, ObsType
 
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice
 from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions
 
 INFO_KEY, MASK_KEY = "teacher_probs", "_teacher_probs"

@@ -12,8 +12,7 @@ from lvlm2p_wrappers.cli.arguments import BudgetUsd, Model, Switch
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json, say_table
 from lvlm2p_wrappers.cli.snapshot import Snapshot
 from lvlm2p_wrappers.errors import TeacherError, UsageError
-from lvlm2p_wrappers.records import Exchange, Message, View
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice, Exchange, Message, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.units import duration, money

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -160,7 +159,8 @@ class Client:
         except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
             fault = classify(error, request.model, self._timeout_s)
             failed = {"problem": str(fault), "status": fault.status, "latency_s": time.monotonic() - started}
-            log(call_of(request).model_copy(update={**failed, "attempt": attempt}))
+            call = Call.of(request.model, request.question, request.sampling, key=request.key)
+            log(call.model_copy(update={**failed, "attempt": attempt}))
             raise fault from None
         finally:
             self._sending.discard(task)
@@ -174,35 +174,3 @@ def _pause(state: RetryCallState) -> float:
     fault = state.outcome.exception() if state.outcome else None
     backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.5)
     return backoff if not isinstance(fault, FailedCallError) or fault.wait_s is None else fault.wait_s + backoff / 4
-
-
-def call_of(request: Request, reply: Reply | None = None, *, key: str = "") -> Call:
-    """The log's row for a request: an error until there is a reply, then a success until it is judged.
-
-    Args:
-        request: what was asked.
-        reply: what came back, if anything did.
-        key: that of the question which the request repairs; its own by default.
-    """
-    asked: dict[str, Any] = dict(
-        key=key or request.key,
-        stage=request.question.stage,
-        env_id=request.question.env_id,
-        requested_model=request.model,
-        messages=request.question.messages,
-        schema_text=request.question.schema.text,
-        options=json.dumps(dict(request.sampling)),
-    )
-    if reply is None:
-        return Call(**asked, reply=None, answered_model=None, outcome="error")
-    return Call(
-        **asked,
-        reply=reply.text,
-        answered_model=reply.model,
-        outcome="ok",
-        attempt=reply.attempt,
-        latency_s=reply.latency_s,
-        prompt_tokens=reply.usage.prompt if reply.usage else None,
-        completion_tokens=reply.usage.completion if reply.usage else None,
-        cost_usd=reply.cost_usd,
-    )

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError
 from lvlm2p_wrappers.evaluation.states import State
-from lvlm2p_wrappers.records import Exchange, Failure, Label
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice, Exchange, Failure, Label
 from lvlm2p_wrappers.teacher import PendingAdvice, Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.views import View

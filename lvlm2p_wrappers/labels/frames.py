@@ -20,6 +20,7 @@ from lvlm2p_wrappers.png import png_size
 from lvlm2p_wrappers.records import EnvInfo, View
 from lvlm2p_wrappers.records.view import SMALLEST
 from lvlm2p_wrappers.redaction import printable
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from lvlm2p_wrappers.views import viewer
 
 MINARI = "minari:"
@@ -118,7 +119,7 @@ def _view(env_info: EnvInfo, pngs: list[Any], told: dict[str, Any], where: str, 
         raise UsageError(f"{where}: {error}") from None
     if min(min(size) for size in sizes) < SMALLEST:
         raise UsageError(f"{where}: a teacher needs a picture of at least {SMALLEST}x{SMALLEST} pixels")
-    pictures = tuple(Picture.from_png(png) for png in pngs)
+    pictures = tuple(SavedPicture(png) for png in pngs)
     env_id, family, actions = env_info
     return View(pictures, actions, mission, carrying, tuple(history), env_id, family, observation)
 

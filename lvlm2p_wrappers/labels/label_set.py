@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.labels.arrow import load_pyarrow, parquet_file, parquet_files
 from lvlm2p_wrappers.labels.layout import LabelSetInfo, info_of_schema
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.png import png_size
 from lvlm2p_wrappers.records import View
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from lvlm2p_wrappers.views import vector_viewer
 
 _ROUNDING = 1e-3
@@ -89,7 +89,7 @@ class LabelSet:
         names = ("image", "earlier_images", "mission", "carrying", "history")
         for batch in self.table.select(names).to_batches(max_chunksize=256):
             for row in batch.to_pylist():
-                pictures = [Picture.from_png(image["bytes"]) for image in (*row["earlier_images"], row["image"])]
+                pictures = [SavedPicture(image["bytes"]) for image in (*row["earlier_images"], row["image"])]
                 told = (row["mission"], row["carrying"], tuple(row["history"]))
                 yield View(pictures, self.info.actions, *told, self.info.env_id, self.info.family)
 

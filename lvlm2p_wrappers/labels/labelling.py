@@ -11,8 +11,7 @@ import numpy as np
 from lvlm2p_wrappers.errors import BudgetError, TeacherError, UsageError
 from lvlm2p_wrappers.labels.layout import ArrayInfo, LabelSetInfo, view_digest
 from lvlm2p_wrappers.picture import Picture
-from lvlm2p_wrappers.records import View, total
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice, View, total
 from lvlm2p_wrappers.teacher import PendingAdvice, Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 

@@ -3,6 +3,7 @@
 Their fields are what the evaluation's files and the report show: whoever renames one breaks a test, not a page.
 """
 
+from lvlm2p_wrappers.records.advice import Advice
 from lvlm2p_wrappers.records.conversation import (
     Answer,
     Call,
@@ -37,6 +38,7 @@ from lvlm2p_wrappers.records.view import EnvInfo, Family, View, rgb
 
 __all__ = [
     "ActionMetrics",
+    "Advice",
     "AnalysisMetrics",
     "Answer",
     "CalibrationBin",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from lvlm2p_wrappers.errors import BadReplyError
-from lvlm2p_wrappers.picture import Picture
-from lvlm2p_wrappers.records.record import Integer, Record
+from lvlm2p_wrappers.records.record import AnyPicture, Integer, Record
 
 Role = Literal["system", "user", "assistant", "reply"]
 Stage = Literal["analysis", "action"]
@@ -31,7 +30,7 @@ class Message:
 
     role: Role
     text: str
-    picture: Picture | None = None
+    picture: AnyPicture | None = None
 
 
 class Schema:
@@ -169,6 +168,42 @@ class Call(Record):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
+
+    @classmethod
+    def of(
+        cls, model: str, question: Question, sampling: Mapping[str, Any], *, key: str, reply: Reply | None = None
+    ) -> Self:
+        """A request for the log: an error until there is a reply, then a success until it is judged.
+
+        Args:
+            model: who was asked.
+            question: what was asked.
+            sampling: with which options.
+            key: that of the question, which may be the one that this repairs.
+            reply: what came back, if anything did.
+        """
+        asked: dict[str, Any] = dict(
+            key=key,
+            stage=question.stage,
+            env_id=question.env_id,
+            requested_model=model,
+            messages=question.messages,
+            schema_text=question.schema.text,
+            options=json.dumps(dict(sampling)),
+        )
+        if reply is None:
+            return cls(**asked, reply=None, answered_model=None, outcome="error")
+        return cls(
+            **asked,
+            reply=reply.text,
+            answered_model=reply.model,
+            outcome="ok",
+            attempt=reply.attempt,
+            latency_s=reply.latency_s,
+            prompt_tokens=reply.usage.prompt if reply.usage else None,
+            completion_tokens=reply.usage.completion if reply.usage else None,
+            cost_usd=reply.cost_usd,
+        )
 
 
 class LoggedCall(NamedTuple):

@@ -6,9 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records.conversation import Exchange
-from lvlm2p_wrappers.records.record import Count, Integer, Record
+from lvlm2p_wrappers.records.record import AnyPicture, Count, Integer, Record
 
 Source = Literal["random", "student", "expert"]
 Policy = Literal["argmax", "sampled"]
@@ -82,7 +81,7 @@ class Label(Record):
     seed: Integer | None = None
     step: Integer | None = None
     env_id: str = ""
-    picture: Picture | None
+    picture: AnyPicture | None
     mission: str
     carrying: str
     actions: tuple[str, ...]

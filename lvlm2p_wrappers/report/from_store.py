@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lvlm2p_wrappers.errors import BadReplyError
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Call, Exchange, Failure, Label, LoggedCall
 from lvlm2p_wrappers.replies import distribution, find_json, read_action
 from lvlm2p_wrappers.report.html import Report
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from lvlm2p_wrappers.store import Store, calls
 
 _CALLS_PER_VIEW = 8  # stages, retries, repairs
@@ -99,7 +99,7 @@ def _label(number: int, view: _View, logged: list[LoggedCall]) -> Label:
     return Label(
         id=number,
         env_id=view.env_id,
-        picture=Picture.named(view.picture) if _png(logged[0].call) is not None else None,
+        picture=SavedPicture.named(view.picture) if _png(logged[0].call) is not None else None,
         mission=view.mission,
         carrying=view.carrying,
         actions=actions,

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from lvlm2p_wrappers.errors import StoreError
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, LoggedCall, Message, Outcome, StoredAnswer
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from lvlm2p_wrappers.store import tables
 from lvlm2p_wrappers.store.rows import AnswerRow, CallRow, LoggedRow, reason, unpack
 from lvlm2p_wrappers.store.statements import Part
@@ -290,7 +290,7 @@ def _logged(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Logg
         values = row.model_dump(exclude={"uid", "at", "layout"})
         values["schema_text"] = page.texts[row.layout]
         values["messages"] = tuple(
-            Message(turn.role, page.texts[turn.text], None if png is None else Picture.from_png(png))
+            Message(turn.role, page.texts[turn.text], None if png is None else SavedPicture(png))
             for turn in row.messages
             for png in [page.pngs.get(turn.png or "")]
         )

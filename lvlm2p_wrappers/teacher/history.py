@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lvlm2p_wrappers.client import Request, call_of
-from lvlm2p_wrappers.records import Answer, Exchange, LoggedCall, Question, View, total
+from lvlm2p_wrappers.client import Request
+from lvlm2p_wrappers.records import Answer, Call, Exchange, LoggedCall, Question, View, total
 from lvlm2p_wrappers.store import calls
 from lvlm2p_wrappers.teacher import Teacher
 
@@ -57,7 +57,7 @@ def _last_attempts(teacher: Teacher, request: Request) -> list[LoggedCall]:
 
 def _told(request: Request, answer: Answer | None, attempts: Sequence[LoggedCall]) -> Exchange:
     made = [logged.call for logged in attempts]
-    last = made[0] if made else call_of(request)
+    last = made[0] if made else Call.of(request.model, request.question, request.sampling, key=request.key)
     replied = [call for call in made if call.reply is not None]
     return Exchange(
         stage=request.question.stage,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from lvlm2p_wrappers.errors import TransportError, UsageError
-from lvlm2p_wrappers.records import Answer, Call, Message, View
-from lvlm2p_wrappers.replies import Advice, distribution, problem_of
+from lvlm2p_wrappers.records import Advice, Answer, Call, Message, View
+from lvlm2p_wrappers.replies import distribution, problem_of
 from lvlm2p_wrappers.schemas import action_schema
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.user_functions import UserFunction

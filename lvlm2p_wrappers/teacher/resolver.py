@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import logging
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from lvlm2p_wrappers.client import Client, Request, call_of
+from lvlm2p_wrappers.client import Client, Request
 from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
 from lvlm2p_wrappers.records import Answer, Call, Question, Reply, total
-from lvlm2p_wrappers.redaction import short
 from lvlm2p_wrappers.store import Store
+from lvlm2p_wrappers.teacher.bad_replies import described, repair_turn
+from lvlm2p_wrappers.teacher.claims import CLAIM_S, Claims
 from lvlm2p_wrappers.teacher.config import TeacherConfig
 
 log = logging.getLogger(__name__)
-
-CLAIM_S = 120.0
-"""How long a question is left to a process that has fallen silent; one that died is passed over at once."""
-
-MOST_CHARS = 500
-"""How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
 
 T = TypeVar("T")
 
@@ -74,9 +66,7 @@ class Resolver:
         self._futures: dict[str, asyncio.Future[Answered]] = {}
         self._failed_models: set[str] = set()
         self._warned = False
-        self._renewal: asyncio.TimerHandle | None = None
-        self._thread = _store_thread()
-        self._unclaimed: deque[str] = deque()
+        self._claims = Claims(store, lambda: any(not future.done() for future in self._futures.values()))
 
     def requests(self, question: Question) -> tuple[Request, ...]:
         """What is sent for a question, to each model in turn."""
@@ -103,9 +93,7 @@ class Resolver:
 
     def close(self) -> None:
         """Free the store's handles and its thread; using it again opens them again. No question may be open."""
-        self._thread.submit(self._store.close).result()
-        self._thread.shutdown()
-        self._thread = _store_thread()
+        self._claims.close()
 
     def _request(self, model: str, question: Question) -> Request:
         return Request(model, question, {**question.sampling, **self._sampling})
@@ -153,10 +141,10 @@ class Resolver:
                     return await self._ask(request)
                 await asyncio.sleep(pause)
                 pause = min(1.0, 2 * pause)
-            return self._checked(request, found)
+            self._check(request, found)
+            return Answered(*found, calls=0, cost_usd=0.0)
         except BaseException:
-            self._unclaimed.append(request.key)
-            self._thread.submit(self._release_claims)
+            self._claims.release(request.key)
             raise
 
     async def _look_up(self, request: Request) -> Answer | bool:
@@ -173,33 +161,28 @@ class Resolver:
 
     async def _ask(self, request: Request) -> Answered:
         """Ask the model; a bad reply gets one repair turn that quotes what was wrong."""
-        turn, replies, costs = request, [], []
-        self._renewal = self._renewal or asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
+        if self._claims.renewal is None:
+            self._claims.renew_later()
         for model in self._models[1:]:
             self._client.check(model)  # a misspelt fallback is told before anything is paid for
+        turn, replies = request, list[Reply]()
         while True:
-            reply = await self._reply(turn, request.key)
-            costs.append(reply.cost_usd)
-            call = call_of(turn, reply, key=request.key)
+            replies.append(reply := await self._reply(turn, request.key))
+            call = Call.of(turn.model, turn.question, turn.sampling, key=request.key, reply=reply)
             try:
-                text = _read(turn, reply)
-            except BadReplyError as error:
-                replies.append(reply.text)
+                answer = Answer(turn.question.read(reply.usable()), reply.model)
+            except (BadReplyError, RecursionError) as problem:
                 self.bad_replies += 1
+                error = described(problem, reply)
                 await self._record(
                     call.model_copy(update={"outcome": "bad_reply", "problem": f"{error.kind}: {error}"})
                 )
-                if turn is not request or error.kind == "refusal":
-                    said = f". It said: {short(reply.text)}" if error.kind == "json" else ""
-                    problem = f"{request.model}: {error}{said}"
-                    raise BadReplyError(problem, kind=error.kind, replies=tuple(replies)) from None
-                turn = request.repaired(reply.text, str(error), longer=reply.finish == "length")
+                turn = repair_turn(request, error, replies)
             else:
-                answer = Answer(text, reply.model)
-                written = await self._record(call, answer)
-                if written not in (None, answer):  # a second stage has to quote what the next run will find
-                    text = self._checked(request, written).text
-                return Answered(text, reply.model, len(costs), total(costs))
+                written = await self._record(call, answer) or answer
+                if written != answer:  # a second stage has to quote what the next run will find
+                    self._check(request, written)
+                return Answered(written.text, reply.model, len(replies), total([each.cost_usd for each in replies]))
 
     async def _reply(self, turn: Request, key: str) -> Reply:
         """What the model replies; attempts without a reply are logged under the key of the question that was asked."""
@@ -228,8 +211,8 @@ class Resolver:
 
         return self._in_store(record)
 
-    def _checked(self, request: Request, stored: Answer) -> Answered:
-        """What the store says; it may have been imported, or edited."""
+    def _check(self, request: Request, stored: Answer) -> None:
+        """Read what the store says: it may have been imported, or edited."""
         try:
             request.question.read(stored.text)
         except BadReplyError as error:
@@ -237,47 +220,16 @@ class Resolver:
                 f"the store {self._store.path} has an answer of {stored.model} that cannot be used: {error}. "
                 f"{self._store.how_to_drop(request.key)}"
             ) from None
-        return Answered(stored.text, stored.model, 0, 0.0)
 
     def _in_store(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run something on the store's thread, to its end."""
-        return asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
-
-    def _release_claims(self) -> None:
-        """End the claims on questions that stayed without an answer; thousands of them, after Ctrl-C, at once."""
-        keys = [self._unclaimed.popleft() for _ in range(len(self._unclaimed))]
-        with contextlib.suppress(StoreError):  # they end with their time
-            self._store.release(*keys)
-
-    def _renew_claims(self) -> None:
-        """Questions may wait for long: for a budget, for requests a minute, for a provider that is not available."""
-        self._renewal = None
-        if any(not future.done() for future in self._futures.values()):
-            self._thread.submit(self._store.renew, seconds=CLAIM_S)
-            self._renewal = asyncio.get_running_loop().call_later(CLAIM_S / 4, self._renew_claims)
-
-
-def _store_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="lvlm2p-store")
+        return asyncio.shield(asyncio.get_running_loop().run_in_executor(self._claims.thread, work))
 
 
 def _cancelled() -> bool:
     """Whether the running task itself is to end, not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _read(turn: Request, reply: Reply) -> str:
-    """The checked answer; what is wrong with a reply is said in one short line, whatever the reply holds."""
-    try:
-        return turn.question.read(reply.usable())
-    except RecursionError:
-        raise BadReplyError("the JSON is nested too deep", kind="json") from None
-    except BadReplyError as error:
-        cut_off = reply.finish == "length" and error.kind != "truncated"
-        problem = f"the reply was cut off at max_tokens: {error}" if cut_off else str(error)
-        problem = " ".join(problem.split())[:MOST_CHARS]
-        raise BadReplyError(problem, kind="truncated" if cut_off else error.kind) from None
 
 
 Failed = TypeVar("Failed", bound=BadReplyError | TransportError)

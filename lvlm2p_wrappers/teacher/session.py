@@ -20,8 +20,7 @@ import gymnasium as gym
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.prompts import PromptSet
-from lvlm2p_wrappers.records import EnvInfo, Family, Question
-from lvlm2p_wrappers.replies import Advice
+from lvlm2p_wrappers.records import Advice, EnvInfo, Family, Question
 from lvlm2p_wrappers.store import Store, is_there, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import WINDOW, Counters, why_to_stop

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from lvlm2p_wrappers.client import background_loop
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError
 from lvlm2p_wrappers.prompts import PromptSet
-from lvlm2p_wrappers.records import View, total
-from lvlm2p_wrappers.replies import Advice, distribution
+from lvlm2p_wrappers.records import Advice, View, total
+from lvlm2p_wrappers.replies import distribution
 from lvlm2p_wrappers.teacher.resolver import Answered
 from lvlm2p_wrappers.teacher.session import PendingAdvice, Session
 from lvlm2p_wrappers.views import Viewer

@@ -8,7 +8,6 @@ import pytest
 from lvlm2p_wrappers.evaluation import compute_metrics
 from lvlm2p_wrappers.evaluation.comparison import differences
 from lvlm2p_wrappers.evaluation.intervals import mean, proportion
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import (
     CalibrationBin,
     Episode,
@@ -21,9 +20,10 @@ from lvlm2p_wrappers.records import (
     Place,
     ReplyMetrics,
 )
+from lvlm2p_wrappers.saved_picture import SavedPicture
 
 ACTIONS = ("left", "right", "forward")
-PICTURE = Picture.named("0" * 64)
+PICTURE = SavedPicture.named("0" * 64)
 GOAL, LAVA = Place(what="green goal square", row=3, column=3), Place(what="lava", row=2, column=1)
 
 

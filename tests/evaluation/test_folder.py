@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from lvlm2p_wrappers import UsageError
 from lvlm2p_wrappers.evaluation import EvaluationFolder, compute_metrics, read_folder, read_picture
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Episode, EvaluationArguments, Exchange, Label, Message
 from lvlm2p_wrappers.report import from_evaluation, render
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from tests.report.html_tree import parse
 
 FORMAT_1 = Path(__file__).parent / "format_1"
 ARGUMENTS = EvaluationArguments(
     env_id="FrozenLake-v1", model="openai/x", prompts="rgb", fingerprint="0123", seed=0, states=3, episodes=1
 )
-PICTURE = Picture.from_png(next((FORMAT_1 / "pictures").iterdir()).read_bytes())
+PICTURE = SavedPicture(next((FORMAT_1 / "pictures").iterdir()).read_bytes())
 
 
 def label(number=0, text="hello"):

@@ -6,10 +6,10 @@ import gymnasium as gym
 import pytest
 
 from lvlm2p_wrappers import BadReplyError, Teacher
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Message
 from lvlm2p_wrappers.report import from_store, render
 from lvlm2p_wrappers.report.annotations import reply_verdict
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.views import viewer
 from tests.report.html_tree import parse
@@ -21,7 +21,7 @@ PICTURES = [PNG, PNG + b"2", PNG + b"3"]
 def asked(number=0, **values):
     """A call about one of three pictures."""
     user = Message(
-        "user", "Mission: avoid the lava\nCarrying: nothing\nThe picture shows it.", Picture.from_png(PICTURES[number])
+        "user", "Mission: avoid the lava\nCarrying: nothing\nThe picture shows it.", SavedPicture(PICTURES[number])
     )
     return changed(CALL, key=f"k{number}", messages=(CALL.messages[0], user), schema_text=SCHEMA, **values)
 
@@ -112,7 +112,7 @@ def test_the_last_views_of_some_environments_are_chosen(store):
 
 
 def test_the_view_is_the_last_picture_of_a_conversation(store):
-    example = Message("user", "Mission: an example", Picture.from_png(PICTURES[2]))
+    example = Message("user", "Mission: an example", SavedPicture(PICTURES[2]))
     for number in (0, 1):
         call = asked(number, reply=REPLY)
         store.record(changed(call, messages=(call.messages[0], example, call.messages[1])))

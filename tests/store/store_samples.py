@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Answer, Call, Message
+from lvlm2p_wrappers.saved_picture import SavedPicture
 
 PNG = Picture(np.random.default_rng(0).integers(256, size=(24, 32, 3), dtype=np.uint8)).png
 ANSWER = Answer('{"probabilities": {"left": 1.0}}', "gemini/gemini-2.5-flash-lite")
@@ -15,7 +16,7 @@ CALL = Call(
     requested_model="gemini/gemini-2.5-flash-lite",
     messages=(
         Message("system", "You are a teacher. " * 50),
-        Message("user", "Mission: avoid the lava", Picture.from_png(PNG)),
+        Message("user", "Mission: avoid the lava", SavedPicture(PNG)),
     ),
     schema_text='{"type": "object"}',
     options='{"temperature": 0}',

@@ -15,8 +15,8 @@ import pytest
 
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.records import Message
+from lvlm2p_wrappers.saved_picture import SavedPicture
 from lvlm2p_wrappers.store import Store
 from tests.store.store_samples import ANSWER, CALL, PNG, changed
 
@@ -91,7 +91,7 @@ def test_a_store_that_waits_for_another_process_holds_up_no_other(store, tmp_pat
 def test_pruning_many_gives_their_space_back(store):
     for i in range(450):
         store.record(
-            changed(CALL, key=str(i), messages=(Message("user", str(i), Picture.from_png(PNG + str(i).encode())),)),
+            changed(CALL, key=str(i), messages=(Message("user", str(i), SavedPicture(PNG + str(i).encode())),)),
             ANSWER,
         )
     full = stores.stats(store).size_bytes
