@@ -204,9 +204,11 @@ class Estimate(TeacherFlags):
         }
         at_most = None
         if (prices := pricing.rates(self.model)) is not None:
-            cost["usd"] = cost["prompt_tokens"] * prices[0] + cost["reply_tokens"] * prices[1]
+            fees = calls * (prices.call + prices.picture)
+            cost["usd"] = cost["prompt_tokens"] * prices.prompt + cost["reply_tokens"] * prices.completion + fees
             max_tokens = teacher.prompts(rollout.samples[0].env_info).options.sampling.max_tokens
-            at_most = float(cost["prompt_tokens"][1] * prices[0] + calls[1] * max_tokens * prices[1])
+            replies = max_tokens * prices.completion
+            at_most = float(cost["prompt_tokens"][1] * prices.prompt + calls[1] * replies + fees[1])
         sources = {stage: call.source for stage, call in tokens.items()}
         if self.json:
             told = {name: getattr(self, name) for name in ("env_id", "model", "total_timesteps", "concurrency")}

@@ -19,7 +19,7 @@ from lvlm2p_wrappers.client.event_loop import background_loop
 from lvlm2p_wrappers.client.limits import Limits
 from lvlm2p_wrappers.client.litellm_backend import Request, send
 from lvlm2p_wrappers.client.litellm_loader import IN_PROCESS
-from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError, classify
+from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError
 from lvlm2p_wrappers.errors import BudgetError, ModelError
 from lvlm2p_wrappers.records import Call, Reply
 
@@ -156,12 +156,11 @@ class Client:
         self._sending.add(task)
         try:
             reply = await send(request, timeout_s=self._timeout_s, api_base=self._api_bases.get(request.model))
-        except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
-            fault = classify(error, request.model, self._timeout_s)
+        except FailedCallError as fault:
             failed = {"problem": str(fault), "status": fault.status, "latency_s": time.monotonic() - started}
             call = Call.of(request.model, request.question, request.sampling, key=request.key)
             log(call.model_copy(update={**failed, "attempt": attempt}))
-            raise fault from None
+            raise
         finally:
             self._sending.discard(task)
         self.unpriced_calls += reply.cost_usd is None

@@ -6,12 +6,12 @@ import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from lvlm2p_wrappers.client.provider_errors import GuardError
+from lvlm2p_wrappers.client.provider_errors import GuardError, Traffic
 from lvlm2p_wrappers.errors import ModelError
 
 MOST_BYTES = 32 * 2**20
@@ -20,10 +20,10 @@ MOST_BYTES = 32 * 2**20
 
 @dataclass
 class _Call:
-    """The requests of a call; and what was refused, which LiteLLM and the providers' clients bury."""
+    """The traffic of a call; and what was refused, which LiteLLM and the providers' clients bury."""
 
     check: Callable[[httpx.Request], None]
-    sent: set[tuple[str, str]] = field(default_factory=set)
+    traffic: Traffic
     error: Exception | None = None
     is_over: bool = False
 
@@ -33,14 +33,19 @@ class _Call:
         try:
             self.check(request)
             address = request.method, str(request.url)
-            if address in self.sent:  # some clients repeat one whose connection was lost: it may be paid for already
+            if address in self.traffic.requests:  # some clients repeat what was lost: it may be paid for already
                 raise httpx.ConnectError("the connection was refused or lost", request=request)
-            self.sent.add(address)
+            self.traffic.requests.add(address)
             request.headers["Accept-Encoding"] = "gzip"
             yield
         except (GuardError, ModelError) as error:
             self.error = error
             raise
+
+    def received(self, response: httpx.Response) -> httpx.Response:
+        """Note the status of a response that is there as a whole."""
+        self.traffic.status = response.status_code
+        return response
 
 
 _call: ContextVar[_Call | None] = ContextVar("call", default=None)
@@ -49,19 +54,22 @@ _OPTIONS = {"stream": True, "follow_redirects": False}
 
 
 @contextlib.contextmanager
-def guarded(check: Callable[[httpx.Request], None]) -> Iterator[None]:
+def guarded(check: Callable[[httpx.Request], None]) -> Iterator[Traffic]:
     """Hold all HTTP requests of the current task to the rules of one call.
 
     Args:
         check: raises a ``ModelError`` for a request that must not be sent.
 
+    Yields:
+        What was sent, and what came back.
+
     Raises:
         ModelError: that of ``check``.
         GuardError: if the provider answers with a redirect, to whatever address, or with more than ``MOST_BYTES``.
     """
-    token = _call.set(call := _Call(check))
+    token = _call.set(call := _Call(check, Traffic()))
     try:
-        yield
+        yield call.traffic
     except Exception as error:
         if call.error is not None:
             raise call.error from error
@@ -78,7 +86,7 @@ def _guarded_send(self: httpx.Client, request: httpx.Request, **options: Any) ->
         body = _Body(response)
         for chunk in response.iter_raw():
             body.add(chunk)
-        return body.response()
+        return call.received(body.response())
 
 
 async def _guarded_send_async(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -89,7 +97,7 @@ async def _guarded_send_async(self: httpx.AsyncClient, request: httpx.Request, *
             body = _Body(response)
             async for chunk in response.aiter_raw():
                 body.add(chunk)
-            return body.response()
+            return call.received(body.response())
 
 
 # All of LiteLLM's clients use httpx, and have no setting for all of these rules. Outside of calls nothing changes.

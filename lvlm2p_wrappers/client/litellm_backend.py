@@ -15,7 +15,7 @@ from typing import Any
 from lvlm2p_wrappers import embedded_teacher
 from lvlm2p_wrappers.client import catalogue, pricing
 from lvlm2p_wrappers.client.litellm_loader import IN_PROCESS, load_litellm
-from lvlm2p_wrappers.client.provider_errors import message_of
+from lvlm2p_wrappers.client.provider_errors import Traffic, classify, message_of
 from lvlm2p_wrappers.records import Message, Question, Reply, Usage
 from lvlm2p_wrappers.redaction import short
 from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
@@ -62,7 +62,7 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     """Make one call, without retries.
 
     Raises:
-        Exception: LiteLLM's, or ``asyncio.TimeoutError``; ``provider_errors.classify`` says what they mean.
+        FailedCallError: if no reply came back.
     """
     litellm = load_litellm()
     sampling: dict[str, Any] = dict(request.sampling)
@@ -73,7 +73,7 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
     schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
     started = time.perf_counter()
     try:
-        with _guard(request.model):
+        with _guard(request.model) as traffic:
             async with asyncio.timeout(timeout_s):
                 response = await litellm.acompletion(
                     model=request.model,
@@ -90,13 +90,15 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         # Some providers have no word for it in a reply: it is one all the same, and was not free.
         words = message_of(error)
         return Reply("", request.model, "content_filter", words, None, None, time.perf_counter() - started)
+    except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
+        raise classify(error, request.model, timeout_s, traffic) from None
     return _reply(response, request, time.perf_counter() - started)
 
 
-def _guard(model: str) -> contextlib.AbstractContextManager[None]:
+def _guard(model: str) -> contextlib.AbstractContextManager[Traffic]:
     """Hold what is sent over HTTP to the rules of one call."""
     if model.startswith(IN_PROCESS):
-        return contextlib.nullcontext()
+        return contextlib.nullcontext(Traffic())
     from lvlm2p_wrappers.client.http_guard import guarded
 
     return guarded(
@@ -146,7 +148,8 @@ def _bill(response: Any, request: Request, text: str) -> tuple[Usage | None, flo
     if request.model.startswith(IN_PROCESS):  # our own count needs no check
         return usage and Usage(usage.prompt_tokens, usage.completion_tokens, 0), 0.0
     checked = pricing.checked(usage, request, text)
-    return checked, pricing.cost(request.model, checked)
+    pictures = sum(message.picture is not None for message in request.question.messages)
+    return checked, pricing.cost(request.model, checked, pictures)
 
 
 def _native(part: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 from typing import Any
 
 from lvlm2p_wrappers import embedded_teacher
@@ -28,6 +29,8 @@ def load_litellm() -> Any:
         os.environ.setdefault(name, value)
     import litellm
 
+    # Pydantic would print what a provider's reply has in the wrong place, which may be the key.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
     litellm.suppress_debug_info = True
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
     embedded_teacher.register()

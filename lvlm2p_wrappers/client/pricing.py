@@ -19,20 +19,30 @@ MOST_TOKENS = 2**31 - 1
 """More than this is no count of tokens, whatever the model."""
 
 
+_SEARCHES = re.compile("search|sonar")  # the models that search without being told to, at a price of its own for each
+
+
 class Rates(NamedTuple):
-    """US dollars per token: sent, received, and sent but read from the provider's prompt cache."""
+    """US dollars per token: sent, received, sent but read from or written to the prompt cache; per call and picture."""
 
     prompt: float
     completion: float
-    cached: float
+    cached: float = 0.0
+    written: float = 0.0
+    call: float = 0.0
+    picture: float = 0.0
 
 
 def rates(model: str, prompt_tokens: int = 0) -> Rates | None:
-    """The list's rates for a model string, and for a prompt of so many tokens; None where it has none."""
+    """The list's rates for a model string, and for a prompt of so many tokens; None where it has not all of them.
+
+    The list has a 0 for what is free, and for much that is not.
+    """
     if model.startswith(LOCAL):
-        return Rates(0.0, 0.0, 0.0)
+        return Rates(0.0, 0.0)
     entry = _entry(model)
-    if entry.get("input_cost_per_token") is None:
+    two = [entry.get(f"{kind}_cost_per_token") for kind in ("input", "output")]
+    if None in two or not any(two) or _SEARCHES.search(model):
         return None
     prompt = _rate(entry, "input_cost_per_token", prompt_tokens)
     completion = max(
@@ -40,11 +50,13 @@ def rates(model: str, prompt_tokens: int = 0) -> Rates | None:
         _rate(entry, "output_cost_per_reasoning_token", prompt_tokens),
     )
     cached = _rate(entry, "cache_read_input_token_cost", prompt_tokens) or prompt
-    return Rates(prompt, completion, min(prompt, cached))
+    written = max(prompt, _rate(entry, "cache_creation_input_token_cost", prompt_tokens))
+    fees = (float(entry.get(f"input_cost_per_{each}") or 0.0) for each in ("request", "image"))
+    return Rates(prompt, completion, min(prompt, cached), written, *fees)
 
 
-def cost(model: str, usage: Usage | None) -> float | None:
-    """US dollars for a call; None where the model has no rate, or the tokens are not known.
+def cost(model: str, usage: Usage | None, pictures: int = 0) -> float | None:
+    """US dollars for a call with so many pictures; None where the model has no rate, or the tokens are not known.
 
     Nothing that a provider says about prices counts, nor the name of the model that it says it used.
     """
@@ -53,28 +65,34 @@ def cost(model: str, usage: Usage | None) -> float | None:
         return None
     if usage is None:
         return 0.0
-    return each.prompt * (usage.prompt - usage.cached) + each.cached * usage.cached + each.completion * usage.completion
+    tokens = usage.prompt - usage.cached - usage.written, usage.completion, usage.cached, usage.written, 1, pictures
+    return sum(rate * count for rate, count in zip(each, tokens, strict=True))
 
 
 def checked(usage: Any, request: Request, text: str) -> Usage | None:
     """The tokens of a reply, by what the provider says; None where that cannot be true.
 
-    Every request has words in it, a text has tokens, no token is shorter than a byte, and no model reads or writes
-    more than it can.
+    Every request has words in it, a text has tokens, and no model reads or writes more than it can. Where the counts
+    contradict each other, as where thinking is in the total alone, the dearest reading holds.
     """
     entry = {} if request.model.startswith(LOCAL) else _entry(request.model)
-    most_written = max(request.sampling.get("max_tokens", 0), len(text.encode("utf-8", "replace")))
-    prompt = _count(usage, "prompt_tokens", 1, entry.get("max_input_tokens") or MOST_TOKENS)
-    completion = _count(usage, "completion_tokens", 1 if text else 0, most_written)
-    if prompt is None or completion is None:
+    prompt, completion, total = (_count(usage, f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    thinking = _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
+    details = getattr(usage, "prompt_tokens_details", None)
+    cached, written = (_count(details, f"{name}_tokens") or 0 for name in ("cached", "cache_creation"))
+    if prompt is None or completion is None or cached < 0:
         return None
-    cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens", 0, prompt)
-    return Usage(prompt, completion, cached or 0)
+    most = max(completion, thinking or 0, (total or 0) - prompt)
+    reads, writes = (entry.get(f"max_{way}_tokens") or MOST_TOKENS for way in ("input", "output"))
+    if not (1 <= prompt <= reads and (1 if text else 0) <= completion <= most <= writes):
+        return None
+    cached = cached if cached <= prompt else 0
+    return Usage(prompt, most, cached, min(max(written, 0), prompt - cached))
 
 
-def _count(usage: Any, name: str, low: int, high: Any) -> int | None:
+def _count(usage: Any, name: str) -> int | None:
     count = getattr(usage, name, None)
-    return count if type(count) is int and low <= count <= min(int(high), MOST_TOKENS) else None
+    return count if type(count) is int else None
 
 
 class WorstCase:
@@ -95,8 +113,9 @@ class WorstCase:
         pictures = FIRST_PICTURE_TOKENS * len(_sizes(request))
         known = self._most.get(kind(request))
         prompt = words + len(request.question.schema.text) + (pictures if known is None else known * 6 // 5)
-        each = rates(request.model, prompt) or Rates(0.0, 0.0, 0.0)
-        return each.prompt * prompt + each.completion * int(request.sampling.get("max_tokens", 4096))
+        each = rates(request.model, prompt) or Rates(0.0, 0.0)
+        reply = each.completion * int(request.sampling.get("max_tokens", 4096))
+        return each.written * prompt + reply + each.call + each.picture * len(_sizes(request))
 
     def is_sure(self, request: Request) -> bool:
         """Whether the last bill for such a call was within what had been expected, so that many may be made at once."""

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lvlm2p_wrappers.client import catalogue
@@ -29,6 +30,19 @@ _MISSING_KEY = re.compile(
 _REFUSED_KEY = re.compile(r"api.?key.{0,4}(not.?valid|invalid|expired)", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
 _MOST_SECONDS = 120.0
+
+
+@dataclass
+class Traffic:
+    """The HTTP of a call: what LiteLLM's errors tell of it depends on words that the provider chose.
+
+    Attributes:
+        requests: method and URL of each request.
+        status: that of the last response of which all has arrived; None where there is none.
+    """
+
+    requests: set[tuple[str, str]] = field(default_factory=set)
+    status: int | None = None
 
 
 class GuardError(Exception):
@@ -73,20 +87,20 @@ class FailedCallError(Exception):
         return not self.is_sent or self.status in TURNED_AWAY
 
 
-def classify(error: Exception, model: str, timeout_s: float) -> FailedCallError:
+def classify(error: Exception, model: str, timeout_s: float, traffic: Traffic) -> FailedCallError:
     """Say what went wrong, in one short message that names the model and the way out."""
     if isinstance(error, ModelError):  # the request was kept back
         return FailedCallError(error, None, is_sent=False)
-    status, words = status_of(error), message_of(error)
+    status, words = status_of(error, traffic), message_of(error)
     if status is None and (isinstance(error, asyncio.TimeoutError) or type(error).__name__ == "Timeout"):
         return FailedCallError(TransportError(f"{model}: no answer within {timeout_s:g} s"), None, retry=True)
-    if _MISSING_KEY.search(str(error)):
+    if not traffic.requests and _MISSING_KEY.search(str(error)):
         return FailedCallError(catalogue.missing_key(model), status)
     if status == 400 and _REFUSED_KEY.search(words):  # Google's word for 401
         status = 401
     if status in USERS:
         return FailedCallError(_users_mistake(status, model, words), status)
-    if status == 400 and not headers_of(error):  # nothing was sent: LiteLLM or the embedded teacher cannot work with it
+    if status == 400 and not traffic.requests:  # LiteLLM or the embedded teacher cannot work with it
         return FailedCallError(ModelError(f"{model}: the request cannot be made: {words}"), status)
     retry = status in RETRIED or (status is None and not isinstance(error, GuardError))
     what = {None: "no usable answer came", 200: "the answer could not be read"}.get(status, f"HTTP {status}")
@@ -122,8 +136,6 @@ def _asked_wait(error: Exception) -> float | None:
 
 # --- what the provider said, which LiteLLM buries, renaming some of its statuses ---
 
-_ANTHROPICS = {"request_too_large": 413, "overloaded_error": 529}  # which LiteLLM makes 400 and 500 of
-
 # "litellm.RateLimitError: RateLimitError: OpenAIException - Slow down.", and the like; then advice for programmers.
 _PREFIX = re.compile(r"^((litellm\.)?(\w+ ?Error|\w+Exception( \w+Error)?|Timeout)(: | - ))+")
 _SUFFIX = re.compile(r"\.? (Handle with `litellm|File an issue if litellm).*$")
@@ -134,22 +146,15 @@ def headers_of(error: Exception) -> Mapping[str, str]:
     return getattr(error, "litellm_response_headers", None) or {}
 
 
-def status_of(error: Exception) -> int | None:
+def status_of(error: Exception, traffic: Traffic) -> int | None:
     """The HTTP status that the provider sent; None where nothing, or no whole answer, came back.
 
-    LiteLLM reports a lost connection as 500, its own waiting as 408, and an answer that it cannot read (status 200) as
-    200, 422 or 500.
+    Where nothing was sent, it is what LiteLLM says instead; 200, 408 and 500 are its words for what it does not know.
     """
+    if traffic.requests and not isinstance(error, GuardError):
+        return traffic.status
     given = str(getattr(error, "status_code", ""))
-    code = int(given) if given.isdigit() else None
-    said = _complaint(error)
-    if said:
-        own = said.get("code")
-        return _ANTHROPICS.get(str(said.get("type")), own if isinstance(own, int) and 400 <= own < 600 else code)
-    if not headers_of(error):
-        return None if code in {200, 408, 500} else code
-    unreadable = code == 200 or type(error).__name__ == "APIConnectionError" or "valid response block" in str(error)
-    return 200 if unreadable else code
+    return int(given) if given.isdigit() and given not in {"200", "408", "500"} else None
 
 
 def message_of(error: Exception) -> str:

@@ -21,7 +21,7 @@ class Sampling(Table):
     """Sampling options; None leaves the choice to the provider."""
 
     temperature: float | None = 0.0
-    max_tokens: int = Field(default=4096, ge=1)
+    max_tokens: int = Field(default=4096, ge=1, le=10**9)
     reasoning_effort: str | None = None
 
 

@@ -63,11 +63,15 @@ class Question(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """The tokens of a call, as the provider counts them; ``cached`` are among the prompt's."""
+    """The tokens of a call, as the provider counts them; ``cached`` and ``written`` are among the prompt's.
+
+    The former are read from the provider's prompt cache, the latter written to it.
+    """
 
     prompt: int
     completion: int
     cached: int
+    written: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from lvlm2p_wrappers import BudgetError, Teacher, TeacherError, UsageError
 from lvlm2p_wrappers.client import Budget, pricing, submit
+from lvlm2p_wrappers.client.litellm_loader import load_litellm
 from tests.client.asking import MODEL, client, ignore, labels, request_of, views
 from tests.provider import FAULTS, WIRES, Provider, random_faults
+from tests.provider.conversation import Refused
 
 PRICED = ["openai", *(pytest.param(wire, marks=pytest.mark.slow) for wire in ("gemini", "anthropic"))]
 MIXED = ["429", "500", "503", "reset", "dropped_mid_body", "html", "sum_7", "thinking_ate_the_tokens"]
@@ -52,7 +55,7 @@ def spend(provider, model, fault):
 
 @pytest.mark.parametrize(
     "fault",
-    ["time_out", "endless_drip", "reset", "dropped_mid_body", "html", "invalid_utf8", "500", "408", "gzip_bomb"],
+    ["time_out", "endless_drip", "reset", "dropped_mid_body", "html", "500", "500_in_other_words", "408", "gzip_bomb"],
 )
 @pytest.mark.parametrize("wire", PRICED)
 def test_a_call_of_unknown_outcome_is_charged_at_its_reservation(provider, wire, fault):
@@ -71,6 +74,27 @@ def test_a_reply_whose_usage_cannot_be_true_is_charged_at_its_reservation(provid
     spent, reserved, failed = spend(provider, WIRES[wire].model, fault)
     assert failed == (fault == "usage_missing" and wire != "openai")  # LiteLLM cannot read the others' without it
     assert spent == reserved > provider.cost_usd
+
+
+@pytest.mark.parametrize("status", [500, 200])
+@pytest.mark.parametrize("said", [{"code": 429}, {"type": "overloaded_error"}])
+@pytest.mark.parametrize("wire", PRICED)
+def test_an_error_is_charged_by_its_status_whatever_its_body_says(provider, monkeypatch, wire, said, status):
+    """A 500 whose body said code 429 was charged nothing: the body's word took the place of the status."""
+    monkeypatch.setitem(FAULTS, "coded", replace(FAULTS["500"], refused=Refused(status, "")))
+    body = {"type": "error", "error": {"message": "Busy"} | said}
+    monkeypatch.setattr(type(WIRES[wire]), "error", lambda *_: (body, {}))
+    spent, reserved, failed = spend(provider, WIRES[wire].model, "coded")
+    assert failed
+    assert spent == reserved > 0
+
+
+@pytest.mark.parametrize("wire", PRICED)
+def test_tokens_beyond_max_tokens_are_charged_as_the_provider_counts_them(provider, wire):
+    """A reply billed at more than `max_tokens`, as some models' thinking is, was charged at its lower reservation."""
+    spent, reserved, _ = spend(provider, WIRES[wire].model, "usage_beyond_max_tokens")
+    assert spent > reserved
+    assert spent == pytest.approx(WIRES[wire].price[1] * 16_000 / 1e6, rel=0.15)
 
 
 @pytest.mark.parametrize("fault", ["own_price", "other_model"])
@@ -254,7 +278,7 @@ def test_a_budget_holds_for_whatever_a_provider_reports_after_its_first_bill(ser
     assert budget.spent_usd <= budget.usd
 
 
-@given(cached=st.one_of(st.none(), st.integers(-(10**6), 10**6), st.floats(), st.text()))
+@given(cached=st.one_of(st.none(), st.integers(0, 10**6), st.floats(), st.text()))
 def test_a_discount_for_cached_tokens_is_no_larger_than_our_own_list_says(cached):
     request = SimpleNamespace(model=MODEL, sampling={"max_tokens": 100})
     usage = SimpleNamespace(
@@ -265,10 +289,48 @@ def test_a_discount_for_cached_tokens_is_no_larger_than_our_own_list_says(cached
     assert (cost < 156e-6) == (type(cached) is int and 0 < cached <= 1000)
 
 
+def test_counts_that_contradict_each_other_are_read_the_dearest_way():
+    """Thinking that was in the total alone was not charged; a negative count of cached tokens was a discount."""
+    request = SimpleNamespace(model="anthropic/claude-haiku-4-5", sampling={"max_tokens": 100})
+
+    def cost(written=10, total=1010, thinking=None, **of_prompt):
+        details = SimpleNamespace(**of_prompt), SimpleNamespace(reasoning_tokens=thinking)
+        names = ("prompt_tokens", "completion_tokens", "total_tokens")
+        counts = dict(zip(names, (1000, written, total), strict=True))
+        usage = SimpleNamespace(**counts, prompt_tokens_details=details[0], completion_tokens_details=details[1])
+        return pricing.cost(request.model, pricing.checked(usage, request, "text"))
+
+    assert cost() == pytest.approx(1050e-6)
+    assert cost(total=3000) == cost(thinking=2000) == pytest.approx(11_000e-6)
+    assert cost(cache_creation_tokens=1000) == pytest.approx(1300e-6)
+    assert cost(cached_tokens=1000, cache_creation_tokens=1000) == pytest.approx(150e-6)
+    assert cost(cached_tokens=-500) is cost(total=2**40) is cost(written=-1) is None
+
+
+@pytest.mark.usefixtures("provider")
+def test_fees_are_charged_and_what_the_list_cannot_price_is_refused(monkeypatch):
+    """Fees for each call and picture were left out, and a price of 0, the list's word for an unknown one, was free."""
+    entry = {"litellm_provider": "openai", "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}
+    prices = {
+        "openai/fees": entry | {"input_cost_per_request": 0.01, "input_cost_per_image": 0.001},
+        "openai/zero": entry | {"input_cost_per_token": 0, "output_cost_per_token": 0},
+        "openai/half": {"litellm_provider": "openai", "input_cost_per_token": 1e-6},
+        "openai/gpt-search": entry | {"search_context_cost_per_query": {"search_context_size_low": 0.03}},
+    }
+    for name, each in prices.items():
+        monkeypatch.setitem(load_litellm().model_cost, name, each)
+    assert pricing.cost("openai/fees", pricing.Usage(100, 100, 0), pictures=2) == pytest.approx(0.0122)
+    fees = pricing.WorstCase().usd(replace(request_of(next(views(1))), model="openai/fees"))
+    assert fees > 0.011 + 4096e-6
+    for name in ("openai/zero", "openai/half", "openai/gpt-search"):
+        with pytest.raises(UsageError, match="no known price"):
+            client(budget=Budget(usd=1.0)).check(name)
+
+
 def test_a_price_is_that_of_the_model_string_not_of_another_providers_model_of_the_same_name():
     assert pricing.rates("openai/gpt-4o-mini").prompt == 0.15e-6
     assert pricing.rates("hosted_vllm/gpt-4o-mini") is None
-    assert pricing.rates("ollama_chat/gpt-4o-mini") == (0, 0, 0)
+    assert pricing.rates("ollama_chat/gpt-4o-mini") == (0, 0, 0, 0, 0, 0)
     long, short = (pricing.rates("gemini/gemini-2.5-pro", tokens) for tokens in (250_000, 1000))
     assert long.prompt > short.prompt
 

@@ -48,12 +48,12 @@ EXPECTED = {
     **dict.fromkeys(["400", "413", "redirect", "gzip_bomb", "endless_body"], GIVEN_UP),
     **dict.fromkeys(["408", "429", "429_retry_after", "500", "503", "529", "escape_sequences"], RETRIED),
     **dict.fromkeys(["connection_refused", "reset", "dropped_mid_body", "time_out", "endless_drip"], RETRIED),
-    **dict.fromkeys(["html", "invalid_utf8"], RETRIED),
+    **dict.fromkeys(["html", "invalid_utf8", "500_in_other_words"], RETRIED),
     **dict.fromkeys(["slow_drip", "fenced_json", "json_after_prose", "sum_0.97", "sum_1.3"], LABEL),
     **dict.fromkeys(["usage_missing", "usage_zero", "usage_negative", "usage_absurd"], LABEL),
     # LiteLLM cannot read an answer of theirs without it.
     **dict.fromkeys(["usage_missing (gemini)", "usage_missing (anthropic)"], RETRIED),
-    **dict.fromkeys(["own_price", "other_model", "key_as_model"], LABEL),
+    **dict.fromkeys(["usage_beyond_max_tokens", "own_price", "other_model", "key_as_model"], LABEL),
     **dict.fromkeys(["refusal", "content_filter"], TAKEN_FOR_AN_ANSWER),
     # Ollama has no word for either: the one comes as prose, the other as an empty reply.
     **dict.fromkeys(["refusal (ollama)", "content_filter (ollama)"], REPAIRED),

@@ -101,6 +101,9 @@ _ALL = (
     _http("429", 429, "Rate limit reached. Please slow down."),
     _http("429_retry_after", 429, "Rate limit reached. Please slow down.", retry_after=1.0),
     _http("500", 500, "The server had an error while processing your request."),
+    _http(
+        "500_in_other_words", 500, "Rate limit reached: quota 429, missing API key, maximum context length, not found"
+    ),
     _http("503", 503, "The model is overloaded. Please try again later."),
     _http("529", 529, "Overloaded"),
     _http("escape_sequences", 503, "\x1b]0;owned\x07Try \x1b[31mlater\x1b[0m\u202e.\x9b2J"),
@@ -117,6 +120,7 @@ _ALL = (
     _reported("usage_zero", lambda _: (0, 0)),
     _reported("usage_negative", lambda honest: (-honest[0], -honest[1])),
     _reported("usage_absurd", lambda _: (2**63, 2**63)),
+    _reported("usage_beyond_max_tokens", lambda honest: (honest[0], 16_000)),
     Fault(
         "own_price",
         "reply",
