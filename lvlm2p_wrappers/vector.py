@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Literal, Unpack
 
 import gymnasium as gym
@@ -15,7 +14,7 @@ from lvlm2p_wrappers.advice_panel import draw_sample
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.records import Advice
 from lvlm2p_wrappers.teacher import OnError, PendingAdvice, Teacher, TeacherOptions
-from lvlm2p_wrappers.views import vector_viewer
+from lvlm2p_wrappers.views import Viewer, vector_viewer
 from lvlm2p_wrappers.wrapper import INFO_KEY, MASK_KEY, refuse_taken_key, require_known
 
 
@@ -35,6 +34,8 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         model: a LiteLLM model string, or ``"embedded/minigrid-planner"``.
         defer: whether advice waits for :meth:`gather`.
         ask: ``"all"`` asks about every observation; ``"manual"`` only where :meth:`ask` is called.
+        ask_every: with ``ask="all"``, asks about the first observation of an episode and every ``ask_every``-th after
+            it alone, for views that never repeat.
         max_pending: with ``defer``, the most questions open at a time; a step waits while there are more.
         on_error: whether a question without an answer raises, or is skipped and counted in ``teacher.counters``.
         **options: the keyword arguments of :class:`Teacher`.
@@ -59,6 +60,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
 
     Change logs:
      * v0.1.0 - Initially added
+     * v0.2.0 - ``ask_every``
     """
 
     def __init__(
@@ -68,30 +70,43 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         *,
         defer: bool = False,
         ask: Literal["all", "manual"] = "all",
+        ask_every: int = 1,
         max_pending: int = 4096,
         on_error: OnError = "raise",
         **options: Unpack[TeacherOptions],
     ) -> None:
         gym.utils.RecordConstructorArgs.__init__(
-            self, model=model, defer=defer, ask=ask, max_pending=max_pending, on_error=on_error, **options
+            self,
+            model=model,
+            defer=defer,
+            ask=ask,
+            ask_every=ask_every,
+            max_pending=max_pending,
+            on_error=on_error,
+            **options,
         )
         super().__init__(env)
-        require_known(on_error)
+        require_known(on_error, ask_every)
         if max_pending < 1:
             raise UsageError(f"max_pending must be at least 1, not {max_pending}")
         if ask not in ("all", "manual"):
             raise UsageError(f"ask must be 'all' or 'manual', not {ask!r}")
+        if ask == "manual" and ask_every > 1:
+            raise UsageError("ask_every goes with ask='all': with 'manual' you say yourself what is asked about")
         if ask == "manual" and not defer:
             raise UsageError("ask='manual' goes with defer=True: without it, advice is in the infos of the step before")
         self._resets_at_once = _resets_at_once(env)
-        self._defer, self._ask_all, self._max_pending, self._on_error = defer, ask == "all", max_pending, on_error
+        self._defer, self._max_pending, self._on_error = defer, max_pending, on_error
+        self._ask_every = ask_every if ask == "all" else 0
         self.teacher = Teacher.shared(model, options)
         self._viewer = vector_viewer(env, self.teacher.own_view)
         self.teacher.resume()
-        self._histories: list[deque[str]] = []
-        prompts = {env_info: self.teacher.read_prompts(env_info) for env_info in dict.fromkeys(self._viewer.env_infos)}
-        for env_info in self._viewer.env_infos:
-            self._histories.append(deque(maxlen=prompts[env_info].options.history))
+        env_infos = self._viewer.env_infos
+        prompts = {env_info: self.teacher.read_prompts(env_info) for env_info in dict.fromkeys(env_infos)}
+        self._memories = [prompts[env_info].memory(env_info) for env_info in env_infos]
+        # Where earlier pictures are shown, each observation is drawn, also those that are not asked about.
+        self._is_drawn = np.array([memory.frames > 1 for memory in self._memories])
+        self._drawn: dict[int, Viewer] = {}
         self._observations: list[Any] = [None] * self.num_envs
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         self._current: list[PendingAdvice | None] = [None] * self.num_envs
@@ -109,8 +124,8 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._drop_rows()
         self._over = self._over & ~fresh
         for i in np.flatnonzero(fresh):
-            self._histories[i].clear()
-        return obs, self._with_advice(obs, infos)
+            self._memories[i].begin()
+        return obs, self._with_advice(obs, infos, new=np.asarray(fresh, dtype=np.bool_))
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environments and ask about the observations they return.
@@ -122,7 +137,7 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
             self._rows.append(self._current)
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         self._remember(actions, np.logical_or(terminations, truncations))
-        return obs, rewards, terminations, truncations, self._with_advice(obs, infos)
+        return obs, rewards, terminations, truncations, self._with_advice(obs, infos, new=~self._over)
 
     def ask(self, mask: ArrayLike) -> None:
         """Ask about the current observations of some environments, before the next ``step``.
@@ -209,30 +224,41 @@ class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.Rec
         self._rows, self._current = [], [None] * self.num_envs
 
     def _remember(self, actions: Any, done: NDArray[np.bool_]) -> None:
-        """Keep the last actions of each episode, and which environments show a terminal observation now."""
+        """Keep the last actions of each episode, and which environments have a terminal observation now."""
         start = int(self.single_action_space.start)  # type: ignore[attr-defined]
-        for i, history in enumerate(self._histories):
+        for i, memory in enumerate(self._memories):
             if self._over[i] or (self._resets_at_once and done[i]):
-                history.clear()
+                memory.begin()
             else:
-                history.append(self._viewer.env_infos[i].actions[int(actions[i]) - start])
+                memory.act(self._viewer.env_infos[i].actions[int(actions[i]) - start])
         self._over = np.zeros_like(done) if self._resets_at_once else done
 
-    def _with_advice(self, obs: Any, infos: dict[str, Any]) -> dict[str, Any]:
-        """Ask about the current observations, as far as wanted, and put advice and mask into the infos."""
+    def _with_advice(self, obs: Any, infos: dict[str, Any], *, new: NDArray[np.bool_]) -> dict[str, Any]:
+        """Ask about the current observations, as far as wanted, and put advice and mask into the infos.
+
+        Args:
+            obs: the observations.
+            infos: what the environments say.
+            new: (num_envs,), whose observation is another than before, and not terminal.
+        """
         refuse_taken_key(infos)
         if self.teacher.function is not None:  # a model is not told what the student sees
             self._observations = [*iterate(self.observation_space, obs)]
         self._current = [None] * self.num_envs
-        if self._ask_all:
-            self._ask_about(~self._over)
+        indices = [int(i) for i in np.flatnonzero(new & self._is_drawn)]
+        for i, snapshot in zip(indices, self._viewer.snapshots(indices), strict=True):
+            self._drawn[i] = self._memories[i].look(snapshot)
+        if self._ask_every:
+            self._ask_about(np.array([memory.steps % self._ask_every == 0 for memory in self._memories]))
         probs, mask = self._collected([None] * self.num_envs if self._defer else self._current)
         return {**infos, INFO_KEY: probs, MASK_KEY: mask}
 
     def _ask_about(self, chosen: NDArray[np.bool_]) -> None:
         indices = [int(i) for i in np.flatnonzero(chosen & ~self._over) if self._current[i] is None]
-        for i, snapshot in zip(indices, self._viewer.snapshots(indices), strict=True):
-            self._current[i] = self.teacher.ask(snapshot, tuple(self._histories[i]), self._observations[i])
+        rest = [i for i in indices if not self._is_drawn[i]]
+        shown = self._drawn | dict(zip(rest, self._viewer.snapshots(rest), strict=True))
+        for i in indices:
+            self._current[i] = self.teacher.ask(shown[i], self._memories[i].history, self._observations[i])
         self.teacher.wait_below(self._max_pending)
 
     def _collected(self, rows: list[PendingAdvice | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

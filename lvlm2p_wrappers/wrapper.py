@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Unpack
 
 import gymnasium as gym
@@ -32,6 +31,8 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         model: a LiteLLM model string, or ``"embedded/minigrid-planner"``, which needs neither key nor network.
         on_error: whether a question without an answer raises, or is skipped and counted in ``teacher.counters``.
         always_in_info: whether the array is there without advice, too.
+        ask_every: asks about the first observation of an episode and every ``ask_every``-th after it, for views that
+            never repeat.
         **options: the keyword arguments of :class:`Teacher`: ``prompts``, ``store``, ``concurrency``, ``budget_usd``,
             ...
 
@@ -51,7 +52,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
 
     Change logs:
      * v0.1.0 - Initially added
-     * v0.2.0 - ``always_in_info``
+     * v0.2.0 - ``always_in_info``, ``ask_every``
     """
 
     def __init__(
@@ -61,20 +62,19 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         *,
         on_error: OnError = "raise",
         always_in_info: bool = False,
+        ask_every: int = 1,
         **options: Unpack[TeacherOptions],
     ) -> None:
         gym.utils.RecordConstructorArgs.__init__(
-            self, model=model, on_error=on_error, always_in_info=always_in_info, **options
+            self, model=model, on_error=on_error, always_in_info=always_in_info, ask_every=ask_every, **options
         )
         gym.Wrapper.__init__(self, env)
-        require_known(on_error)
+        require_known(on_error, ask_every)
         self.teacher = Teacher.shared(model, options)
         self._viewer = self.teacher.viewer(env)
-        self._on_error, self._always_in_info = on_error, always_in_info
+        self._on_error, self._always_in_info, self._ask_every = on_error, always_in_info, ask_every
         self.teacher.resume()
-        # The last actions' names; of length 0 unless the prompt set asks for a history.
-        prompts = self.teacher.read_prompts(self._viewer.env_info)
-        self._history: deque[str] = deque(maxlen=prompts.options.history)
+        self._memory = self.teacher.read_prompts(self._viewer.env_info).memory(self._viewer.env_info)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -85,7 +85,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
             TeacherError: if no advice came, unless ``on_error="skip"``.
         """
         obs, info = self.env.reset(seed=seed, options=options)
-        self._history.clear()
+        self._memory.begin()
         return obs, self._with_advice(obs, info, is_over=False)
 
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
@@ -95,7 +95,7 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
             TeacherError: if no advice came, unless ``on_error="skip"``.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self._history.append(self._viewer.env_info.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
+        self._memory.act(self._viewer.env_info.actions[int(action) - int(self.action_space.start)])  # type: ignore[call-overload, attr-defined]
         return obs, reward, terminated, truncated, self._with_advice(obs, info, is_over=terminated or truncated)
 
     def close(self) -> None:
@@ -105,7 +105,11 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
 
     def _with_advice(self, obs: ObsType, info: dict[str, Any], *, is_over: bool) -> dict[str, Any]:
         refuse_taken_key(info)
-        row = None if is_over else self.teacher.ask(self._viewer, tuple(self._history), obs)
+        row = None
+        if not is_over:
+            shown = self._memory.look(self._viewer)
+            if self._memory.steps % self._ask_every == 0:
+                row = self.teacher.ask(shown, self._memory.history, obs)
         (advice,) = self.teacher.collect([row], on_error=self._on_error)
         # A copy: a state seen before shares its advice, and whoever gets an info may change it.
         probs = advice.probs.copy() if isinstance(advice, Advice) else None
@@ -115,12 +119,14 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
         return info if probs is None else {**info, INFO_KEY: probs}
 
 
-def require_known(on_error: str) -> None:
-    """Raise if what to do on failure is misspelt.
+def require_known(on_error: str, ask_every: int) -> None:
+    """Raise if what to do on failure is misspelt, or how often to ask cannot be.
 
     Raises:
         UsageError: if it is.
     """
+    if ask_every < 1:
+        raise UsageError(f"ask_every must be at least 1, not {ask_every}")
     if on_error not in ("raise", "skip"):
         raise UsageError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
 

@@ -93,7 +93,8 @@ class Compare(LabellingFlags):
     def _compare(self, env_id: str, sides: Sequence[Side], told: Progress) -> list[Difference]:
         """The differences between the sides in one environment."""
         env = make(env_id)
-        states = collect_states(env, self.states, seed=self.seed, own=self.own_view)
+        frames = max(self.teacher(side.model, prompts=side.prompts).frames_of(env) for side in sides)
+        states = collect_states(env, self.states, seed=self.seed, frames=frames, own=self.own_view)
         env.close()
         tasks = (f"{env_id}, {letter}" for letter in "AB")
         first, second = (self._label(side, task, states, told) for side, task in zip(sides, tasks, strict=True))

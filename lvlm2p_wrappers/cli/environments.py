@@ -6,16 +6,15 @@ import contextlib
 import dataclasses
 import functools
 import io
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 
 from lvlm2p_wrappers import environments
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.records import EnvInfo, View
-from lvlm2p_wrappers.views import OwnView, Viewer, viewer
+from lvlm2p_wrappers.views import EpisodeMemory, OwnView, Viewer, viewer
 
 
 def make(env_id: str) -> gym.Env[Any, Any]:
@@ -51,35 +50,47 @@ def in_silence() -> contextlib.AbstractContextManager[Any]:
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def walk(
-    env: gym.Env[Any, Any], look: Viewer, seed: int, history: int
-) -> Iterator[tuple[Hashable, bool, Callable[[], View]]]:
-    """The views of a random policy, without an end: where an episode ends, the next one begins.
+class Moment(NamedTuple):
+    """An observation of a walk.
+
+    Attributes:
+        key: what tells its view from others.
+        is_first: whether the view is new in its episode.
+        steps: the number of actions that the episode has had.
+        view: draws it.
+    """
+
+    key: Hashable
+    is_first: bool
+    steps: int
+    view: Callable[[], View]
+
+
+def walk(env: gym.Env[Any, Any], look: Viewer, seed: int, memory: EpisodeMemory) -> Iterator[Moment]:
+    """The observations of a random policy, without an end: where an episode ends, the next one begins.
 
     Args:
         env: the environment.
         look: draws it.
         seed: of its first reset, and of the policy.
-        history: how many of the last actions belong to a view.
-
-    Yields:
-        What tells the view from others, whether it is new in its episode, and a function that draws it.
+        memory: remembers the pictures and actions that belong to a view.
     """
-    last, in_episode = deque[str](maxlen=history), set[Hashable]()
+    in_episode = set[Hashable]()
     env.action_space.seed(seed)
     obs, _ = env.reset(seed=seed)
     while True:
-        view = functools.cache(functools.partial(_seen, look, tuple(last), obs))
-        state = look.key()
-        key = (view().key() if state is None else state, tuple(last))
-        yield key, key not in in_episode, view
+        shown, history = memory.look(look), memory.history
+        view = functools.cache(functools.partial(_seen, shown, history, obs))
+        state = shown.key()
+        key = (view().key() if state is None else state, history)
+        yield Moment(key, key not in in_episode, memory.steps, view)
         in_episode.add(key)
         action = env.action_space.sample()
         obs, _, terminated, truncated, _ = env.step(action)
-        last.append(look.env_info.actions[int(action) - int(env.action_space.start)])  # type: ignore[attr-defined]
+        memory.act(look.env_info.actions[int(action) - int(env.action_space.start)])  # type: ignore[attr-defined]
         if terminated or truncated:
             obs, _ = env.reset()
-            last.clear()
+            memory.begin()
             in_episode.clear()
 
 

@@ -31,7 +31,7 @@ from lvlm2p_wrappers.records import Question, Stage, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.units import duration, money
-from lvlm2p_wrappers.views import Viewer
+from lvlm2p_wrappers.views import EpisodeMemory, Viewer
 
 Range: TypeAlias = NDArray[np.float64]
 """The low and the high end of an estimate, shape (2,)."""
@@ -59,7 +59,8 @@ class Rollout:
 
     Attributes:
         frames: how many observations there were.
-        firsts: how many of them were the first of their view in their episode.
+        asked: how many of them a teacher would be asked about.
+        firsts: how many of these were the first of their view in their episode.
         views: the distinct views, by the number of the frame that showed them first.
         stored: the numbers of those frames whose views the store can answer.
         late_firsts: as ``firsts``, in the second half.
@@ -67,6 +68,7 @@ class Rollout:
     """
 
     frames: int
+    asked: int = 0
     firsts: int = 0
     views: list[int] = field(default_factory=list)
     stored: set[int] = field(default_factory=set)
@@ -76,8 +78,9 @@ class Rollout:
     def distinct_views(self, frames: int, *, unpaid: bool = False) -> Range:
         """The distinct views of a run of so many frames; with ``unpaid`` only those that the store cannot answer."""
         views = [frame for frame in self.views if not (unpaid and frame in self.stored)]
+        asked = frames * self.asked / self.frames
         probability = sum(frame >= self.frames / 2 for frame in views) / max(1, self.late_firsts)
-        return np.array([len(views), round(len(views) + probability * (frames - self.firsts))], np.float64)
+        return np.array([len(views), round(len(views) + probability * (asked - self.firsts))], np.float64)
 
 
 def roll_out(
@@ -86,7 +89,8 @@ def roll_out(
     frames: int,
     *,
     seed: int,
-    history: int,
+    memory: EpisodeMemory,
+    ask_every: int = 1,
     is_stored: Callable[[View], bool] = lambda _: False,
 ) -> Rollout:
     """Act at random.
@@ -96,13 +100,17 @@ def roll_out(
         look: draws it.
         frames: for how many observations.
         seed: of the environment and of the policy.
-        history: how many of the last actions belong to a view.
+        memory: remembers the pictures and actions that belong to a view.
+        ask_every: how often a teacher is asked.
         is_stored: whether the store can answer a view.
     """
     screen = console(stderr=True)
     watched = track(range(frames), "Looking at it", console=screen, transient=True, disable=not screen.is_terminal)
     found, seen = Rollout(frames), set[Hashable]()
-    for frame, (key, is_first, view) in zip(watched, walk(env, look, seed, history), strict=False):
+    for frame, (key, is_first, steps, view) in zip(watched, walk(env, look, seed, memory), strict=False):
+        if steps % ask_every:
+            continue
+        found.asked += 1
         found.firsts += is_first
         found.late_firsts += is_first and frame >= frames / 2
         if key in seen:
@@ -182,6 +190,7 @@ class Estimate(TeacherFlags):
     total_timesteps: Annotated[Positive, arg(metavar="N")]  # frames of the run
     concurrency: Concurrency = 16
     seed: Whole = 1  # seed of the random policy and of the environment
+    ask_every: Positive = 1  # as in the wrappers: every so many observations of an episode are asked about
     frames: Annotated[int | None, whole_from_1, optional("N")] = None
     """frames of the random policy; without it those of the run, at most 10,000 (2,000 where each has to be drawn)"""
 
@@ -238,9 +247,12 @@ class Estimate(TeacherFlags):
             held = conversation(teacher, view) if look_up else ()
             return len(held) == prompts.options.stages and all(exchange.answer is not None for exchange in held)
 
+        memory = prompts.memory(look.env_info)
         env.reset(seed=self.seed)
-        frames = min(self.total_timesteps, self.frames or FRAMES[look.key() is not None])
-        rollout = roll_out(env, look, frames, seed=self.seed, history=prompts.options.history, is_stored=is_stored)
+        frames = min(self.total_timesteps, self.frames or FRAMES[look.key() is not None and memory.frames == 1])
+        rollout = roll_out(
+            env, look, frames, seed=self.seed, memory=memory, ask_every=self.ask_every, is_stored=is_stored
+        )
         env.close()
         return rollout
 

@@ -151,8 +151,8 @@ def _run_views(env_id: str, teacher: Teacher, folder: EvaluationFolder) -> float
         return None if each is None else 0.0
     env = make(env_id)
     look = teacher.viewer(env)
-    history = teacher.prompts(look.env_info).options.history
-    rollout = roll_out(env, look, _ROLLOUT, seed=folder.arguments.seed, history=history)
+    memory = teacher.prompts(look.env_info).memory(look.env_info)
+    rollout = roll_out(env, look, _ROLLOUT, seed=folder.arguments.seed, memory=memory)
     env.close()
     return float(rollout.distinct_views(RUN_FRAMES)[1])
 

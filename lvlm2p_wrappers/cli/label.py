@@ -71,7 +71,7 @@ class Label(LabellingFlags):
         path = self.out or Path("label_sets") / default_folder(self.env_id, self.model, self.prompts).name
         teacher = self.teacher(self.model)
         with in_silence(), contextlib.closing(teacher):
-            frames = self._frames()
+            frames = self._frames(teacher)
             if (first := next(frames, None)) is None:
                 raise UsageError(f"{self.states_from} holds no frames")
             with LabelFolder(path, info_of_set(teacher, first.view, self.prompts)) as folder:
@@ -90,20 +90,22 @@ class Label(LabellingFlags):
                 say("Incomplete. The same command goes on.", stderr=True)
             raise tally.unfinished
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self, teacher: Teacher) -> Iterator[Frame]:
         sources = get_args(Source)
         if self.states_from in ("mixed", *sources):
             env = self._make()
             chosen = sources if self.states_from == "mixed" else (self.states_from,)
-            for state in sample_states(
-                env, self.states, seed=self.seed, sources=chosen, judged=False, own=self.own_view
-            ):
+            frames, own = teacher.frames_of(env), teacher.own_view
+            found = sample_states(
+                env, self.states, seed=self.seed, sources=chosen, judged=False, frames=frames, own=own
+            )
+            for state in found:
                 where = f"{state.source} seed {state.seed} step {state.step}"
                 yield Frame(where, self._as_kept(state.view))
             env.close()
             return
-        found = frames_of(self.states_from, info_of(self.env_id, self.own_view), self._make)
-        for source, view in itertools.islice(found, self.states):
+        of_files = frames_of(self.states_from, info_of(self.env_id, self.own_view), self._make)
+        for source, view in itertools.islice(of_files, self.states):
             yield Frame(source, self._as_kept(view))
 
     def _make(self) -> gym.Env[Any, Any]:

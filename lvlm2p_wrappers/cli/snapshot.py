@@ -43,9 +43,8 @@ class Snapshot(TeacherFlags):
         with in_silence():
             env = make(self.env_id)
             look = teacher.viewer(env)
-            history = teacher.prompts(look.env_info).options.history
-            _, _, draw = next(itertools.islice(walk(env, look, self.seed, history), self.steps, None))
-            view = draw()
+            memory = teacher.prompts(look.env_info).memory(look.env_info)
+            view = next(itertools.islice(walk(env, look, self.seed, memory), self.steps, None)).view()
             env.close()
         self._write("picture.png", view.picture.png)
         return view
@@ -68,7 +67,7 @@ class Snapshot(TeacherFlags):
             for number, message in enumerate(messages, start=1):
                 name = f"{stage_number}-{stage}-{number:02}-{message.role}"
                 names.append(self._write(f"{name}.txt", (message.text + "\n").encode("utf-8", "replace")))
-                if message.picture is not None and message.picture != view.picture:  # an example's
+                if message.picture is not None and message.picture != view.picture:  # an earlier one, or an example's
                     names.append(self._write(f"{name}.png", message.picture.png))
         return [] if self.save is None else [self.save / name for name in names]
 
@@ -76,14 +75,16 @@ class Snapshot(TeacherFlags):
         """What JSON output tells of the moment."""
         height, width = view.picture.pixels.shape[:2]
         picture = {"width": width, "height": height, "bytes": len(view.picture.png), "digest": view.picture.digest}
-        told = {"mission": view.mission, "carrying": view.carrying, "facts": dict(view.facts), "picture": picture}
+        told: dict[str, Any] = {"mission": view.mission, "carrying": view.carrying, "facts": dict(view.facts)}
+        told |= {"picture": picture, "pictures": len(view.pictures)}
         return {"env_id": view.env_id, "seed": self.seed, "steps": self.steps, **told}
 
     def picture_in_words(self, view: View) -> str:
         """The picture's size, and where it can be seen."""
         height, width = view.picture.pixels.shape[:2]
         see = f"saved as {self.save / 'picture.png'}" if self.save else "to see it, add --save DIR"
-        return f"{width} x {height} pixels, {humanize.naturalsize(len(view.picture.png))} as PNG; {see}"
+        count = f", the last of {len(view.pictures)}" if view.earlier else ""
+        return f"{width} x {height} pixels{count}, {humanize.naturalsize(len(view.picture.png))} as PNG; {see}"
 
     def _write(self, name: str, content: bytes) -> str:
         if self.save is not None:

@@ -6,9 +6,10 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +78,9 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
             async with asyncio.timeout(timeout_s):
                 response = await litellm.acompletion(
                     model=request.model,
-                    messages=[_wire(message) for message in request.question.messages],
+                    messages=[
+                        _wire([*turn]) for _, turn in itertools.groupby(request.question.messages, lambda m: m.role)
+                    ],
                     response_format={"type": "json_schema", "json_schema": schema},
                     timeout=timeout_s,
                     # Retries are ours; LiteLLM's are not made by all of its routes, and OpenAI's client adds two.
@@ -113,14 +116,17 @@ def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-def _wire(message: Message) -> dict[str, Any]:
-    if message.picture is None:
-        return {"role": message.role, "content": message.text}
-    url = "data:image/png;base64," + base64.b64encode(message.picture.png).decode("ascii")
-    return {
-        "role": message.role,
-        "content": [{"type": "text", "text": message.text}, {"type": "image_url", "image_url": {"url": url}}],
-    }
+def _wire(turn: Sequence[Message]) -> dict[str, Any]:
+    """The messages that one role says in a row, as one: some models' templates take no two."""
+    if all(message.picture is None for message in turn):
+        return {"role": turn[0].role, "content": "\n".join(message.text for message in turn)}
+    content: list[dict[str, Any]] = []
+    for message in turn:
+        content.append({"type": "text", "text": message.text})
+        if message.picture is not None:
+            url = "data:image/png;base64," + base64.b64encode(message.picture.png).decode("ascii")
+            content.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": turn[0].role, "content": content}
 
 
 def _reply(response: Any, request: Request, latency_s: float) -> Reply:

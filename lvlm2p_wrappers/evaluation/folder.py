@@ -221,16 +221,17 @@ class EvaluationFolder:
             _drop_half_a_line(inside(self.path, name))
 
     def add_label(self, label: Label) -> None:
-        """Append a label; its picture is stored before it.
+        """Append a label; its pictures are stored before it.
 
         Raises:
             UsageError: if it cannot be written.
         """
         assert label.picture is not None
-        file = inside(self.path, f"pictures/{label.picture.digest}.png")
-        if not file.exists():
-            with output_file(file) as fp:
-                fp.write(label.picture.png)
+        for picture in (*label.earlier, label.picture):
+            file = inside(self.path, f"pictures/{picture.digest}.png")
+            if not file.exists():
+                with output_file(file) as fp:
+                    fp.write(picture.png)
         self.labels.append(self._append("labels.jsonl", label))
 
     def add_episode(self, episode: Episode) -> None:

@@ -6,7 +6,6 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +36,12 @@ def label_states(teacher: Teacher, states: Sequence[State], *, width: int) -> It
         TeacherError: if too many replies in a row were bad.
     """
     teacher.resume()
-    length = teacher.prompts(states[0].view.env_info).options.history if states else 0
     waiting, asked = deque(states), dict[Future[Advice], tuple[State, View, PendingAdvice]]()
     missing: list[TeacherError] = []
     while waiting or asked:
         while waiting and len(asked) < width:
             state = waiting.popleft()
-            view = replace(state.view, history=state.view.history[-length:] if length else ())
+            view = teacher.prompts(state.view.env_info).as_told(state.view)
             pending = teacher.submit(view)
             asked[pending.future] = (state, view, pending)
         for future in wait(asked, return_when=FIRST_COMPLETED).done:
@@ -81,6 +79,7 @@ def _label(teacher: Teacher, state: State, view: View, pending: PendingAdvice) -
         seed=state.seed,
         step=state.step,
         picture=view.picture,
+        earlier=view.earlier,
         mission=view.mission,
         carrying=view.carrying,
         actions=view.env_info.actions,

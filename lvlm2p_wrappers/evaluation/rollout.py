@@ -47,8 +47,7 @@ def roll_out(teacher: Teacher, make: Callable[[], _Env], jobs: Sequence[Job], *,
     envs = [make() for _ in range(min(width, len(jobs)))]
     try:
         teacher.resume()
-        history = teacher.prompts(teacher.viewer(envs[0]).env_info).options.history if envs else 0
-        running = [(env, episode := _episode(teacher, env, waiting.popleft(), history), next(episode)) for env in envs]
+        running = [(env, episode := _episode(teacher, env, waiting.popleft()), next(episode)) for env in envs]
         while running:
             env, episode, pending = running.pop(0)
             probs = collect(teacher, pending)
@@ -57,28 +56,28 @@ def roll_out(teacher: Teacher, make: Callable[[], _Env], jobs: Sequence[Job], *,
             except StopIteration as end:
                 yield end.value
                 if waiting:
-                    episode = _episode(teacher, env, waiting.popleft(), history)
+                    episode = _episode(teacher, env, waiting.popleft())
                     running.append((env, episode, next(episode)))
     finally:
         for env in envs:
             env.close()
 
 
-def _episode(teacher: Teacher, env: _Env, job: Job, history: int) -> Generator[PendingAdvice, _Probs, Episode]:
+def _episode(teacher: Teacher, env: _Env, job: Job) -> Generator[PendingAdvice, _Probs, Episode]:
     """One episode; it yields the question of each step, and is sent the answer."""
     look = teacher.viewer(env)
     actions, start = look.env_info.actions, int(env.action_space.start)  # type: ignore[attr-defined]
-    last_actions: deque[str] = deque(maxlen=history)
+    memory = teacher.prompts(look.env_info).memory(look.env_info)
     rng = np.random.default_rng([job.seed, job.policy == "sampled"])
     episodic_return, length, failures = 0.0, 0, 0
     reward, is_over = 0.0, False
     obs, _ = env.reset(seed=job.seed)
     while not is_over and length < MAX_STEPS:
-        probs = yield teacher.ask(look, tuple(last_actions), obs)
+        probs = yield teacher.ask(memory.look(look), memory.history, obs)
         action = _choose(probs, job.policy, len(actions), rng)
         obs, reward, terminated, truncated, _ = env.step(start + action)  # type: ignore[assignment]
         is_over = terminated or truncated
-        last_actions.append(actions[action])
+        memory.act(actions[action])
         episodic_return += float(reward)
         length += 1
         failures += probs is None

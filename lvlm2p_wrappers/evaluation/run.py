@@ -14,7 +14,6 @@ from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
 from lvlm2p_wrappers.evaluation.states import State, collect_states
 from lvlm2p_wrappers.records import EvaluationArguments, Policy
 from lvlm2p_wrappers.teacher import Teacher
-from lvlm2p_wrappers.views import OwnView
 
 _SEEDS = 1_000_000  # distance between the first seeds of two evaluations
 
@@ -43,7 +42,7 @@ def evaluate(
     Returns:
         Why rows are missing at the end; None if none is.
     """
-    states, jobs = _states(make(), teacher.own_view, folder), _jobs(folder.arguments)
+    states, jobs = _states(make(), teacher, folder), _jobs(folder.arguments)
     labelled = {label.id for label in folder.labels}
     done = {Job(episode.policy, episode.seed) for episode in folder.episodes}
     try:
@@ -62,9 +61,11 @@ def evaluate(
     return None
 
 
-def _states(env: gym.Env[Any, Any], own: OwnView, folder: EvaluationFolder) -> list[State]:
+def _states(env: gym.Env[Any, Any], teacher: Teacher, folder: EvaluationFolder) -> list[State]:
     """The states that are labelled, those of the folder's labels among them."""
-    states = collect_states(env, folder.arguments.states, seed=folder.arguments.seed, own=own)
+    arguments, own = folder.arguments, teacher.own_view
+    frames = teacher.frames_of(env)
+    states = collect_states(env, arguments.states, seed=arguments.seed, frames=frames, own=own)
     env.close()
     pictures = {state.id: state.view.picture for state in states}
     if any(label.id not in pictures or label.picture != pictures[label.id] for label in folder.labels):

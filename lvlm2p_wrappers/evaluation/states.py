@@ -14,7 +14,7 @@ import numpy as np
 
 from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth
 from lvlm2p_wrappers.records import GroundTruth, Source
-from lvlm2p_wrappers.views import PLAIN, OwnView, View, Viewer, viewer
+from lvlm2p_wrappers.views import PLAIN, EpisodeMemory, OwnView, View, Viewer, viewer
 
 EPSILON = 0.5
 """The share of random actions of the student-like policy; its other actions are the expert's."""
@@ -45,9 +45,11 @@ class State(NamedTuple):
     truth: GroundTruth | None
 
 
-def collect_states(env: gym.Env[Any, Any], count: int, *, seed: int, own: OwnView = PLAIN) -> list[State]:
+def collect_states(
+    env: gym.Env[Any, Any], count: int, *, seed: int, frames: int = 1, own: OwnView = PLAIN
+) -> list[State]:
     """Sample distinct states, all at once; see :func:`sample_states`."""
-    return [*sample_states(env, count, seed=seed, own=own)]
+    return [*sample_states(env, count, seed=seed, frames=frames, own=own)]
 
 
 def sample_states(
@@ -57,6 +59,7 @@ def sample_states(
     seed: int,
     sources: Sequence[Source] = get_args(Source),
     judged: bool = True,
+    frames: int = 1,
     own: OwnView = PLAIN,
 ) -> Iterator[State]:
     """Sample distinct states from rollouts of a random, a student-like and an expert policy, in equal parts.
@@ -70,9 +73,10 @@ def sample_states(
         seed: of the episodes and of the policies.
         sources: the policies.
         judged: whether the ground truth is wanted.
+        frames: how many of the last pictures each view has; they do not tell it from others.
         own: what the user has shown and told.
     """
-    sampler = _Sampler(env, viewer(env, own), seed, judged=judged)
+    sampler = _Sampler(env, viewer(env, own), seed, judged=judged, frames=frames)
     if not has_ground_truth(env):
         sources = ("random",)
     sampled: dict[Source, int] = dict.fromkeys(sources, 0)
@@ -91,7 +95,7 @@ def sample_states(
 class _Sampler:
     """Samples states of one environment, none twice."""
 
-    def __init__(self, env: gym.Env[Any, Any], look: Viewer, seed: int, *, judged: bool) -> None:
+    def __init__(self, env: gym.Env[Any, Any], look: Viewer, seed: int, *, judged: bool, frames: int) -> None:
         self._env, self._viewer = env, look
         self._start = int(env.action_space.start)  # type: ignore[attr-defined]
         self._actions = self._viewer.env_info.actions
@@ -99,6 +103,7 @@ class _Sampler:
         self._keys: set[Hashable] = set()
         self._judged = judged and has_ground_truth(env)
         self._observation: Any = None
+        self._memory = EpisodeMemory(frames=frames)
         self.states: list[State] = []
         self.count = 0
 
@@ -107,10 +112,12 @@ class _Sampler:
         seed = int(self._rng.integers(2**31))
         self._observation, _ = self._env.reset(seed=seed)
         history: list[str] = []
+        self._memory.begin()
         before = self.count
         wait = int(self._rng.geometric(1 / _MEAN_GAP)) - 1
         for step in range(_MAX_STEPS):
-            if wait <= 0 and (view := self._new_view(history)) is not None:
+            shown = self._memory.look(self._viewer)
+            if wait <= 0 and (view := self._new_view(shown, history)) is not None:
                 truth = ground_truth(self._env, self._actions) if self._judged else None
                 self.states.append(State(self.count, source, seed, step, view, truth))
                 self.count += 1
@@ -125,16 +132,16 @@ class _Sampler:
                 break
         return self.count - before
 
-    def _new_view(self, history: list[str]) -> View | None:
-        """The current view, unless an equal one has been sampled."""
+    def _new_view(self, shown: Viewer, history: list[str]) -> View | None:
+        """The current view, unless one with an equal last picture has been sampled."""
         key, view = self._viewer.key(), None
         if key is None:
-            view = self._viewer.view(tuple(history))
-            key = view.key()
+            view = shown.view(tuple(history))
+            key = replace(view, pictures=view.pictures[-1:]).key()
         if key in self._keys:
             return None
         self._keys.add(key)
-        return replace(view or self._viewer.view(tuple(history)), observation=copy.deepcopy(self._observation))
+        return replace(view or shown.view(tuple(history)), observation=copy.deepcopy(self._observation))
 
     def _action(self, source: Source) -> int | None:
         """The next action's number; None where the expert finds none."""

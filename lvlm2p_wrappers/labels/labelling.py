@@ -135,9 +135,8 @@ def _array_info(observation: Any) -> ArrayInfo:
 
 
 def as_told(teacher: Teacher, view: View) -> View:
-    """The view with as many last actions as the prompt set tells."""
-    length = teacher.prompts(view.env_info).options.history
-    return view.view(view.history[-length:] if length else ())
+    """The view with as many pictures and last actions as the prompt set shows and tells."""
+    return teacher.prompts(view.env_info).as_told(view)
 
 
 def _image(picture: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from lvlm2p_wrappers.errors import PromptError, UsageError
 from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import Table
-from lvlm2p_wrappers.views import EnvInfo, View, viewer
+from lvlm2p_wrappers.views import EnvInfo, EpisodeMemory, View, viewer
 
 
 class State(Table):
@@ -64,14 +64,14 @@ class Examples:
         return [row for row in self.in_words if fnmatch.fnmatchcase(env_id, row.get("env", "*"))]
 
     def pictured_for(
-        self, env_id: str, most: int, history: int, names: Callable[[EnvInfo], Sequence[str]]
+        self, env_id: str, most: int, memory: Callable[[], EpisodeMemory], names: Callable[[EnvInfo], Sequence[str]]
     ) -> list[Worked]:
         """The first pictured examples that fit an environment, drawn.
 
         Args:
             env_id: the environment that is asked about.
             most: how many at most.
-            history: how many of the last actions the question names.
+            memory: makes what remembers the pictures and actions that a question shows and tells.
             names: gives the actions of an environment their names in the set.
 
         Raises:
@@ -81,7 +81,7 @@ class Examples:
         found = []
         for number, example in fitting:
             where = f"{self.path}: example {number}"
-            found.append(Worked(_view(example.picture, history, names, where), example, where))
+            found.append(Worked(_view(example.picture, memory(), names, where), example, where))
         return found
 
 
@@ -109,15 +109,17 @@ def read_examples(files: PromptFiles) -> Examples:
     return Examples(path, tuple(in_words), tuple(pictured))
 
 
-def _view(state: State, history: int, names: Callable[[EnvInfo], Sequence[str]], where: str) -> View:
+def _view(state: State, memory: EpisodeMemory, names: Callable[[EnvInfo], Sequence[str]], where: str) -> View:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # BabyAI tells of every layout that it rejects
             env = gym.make(_registered(state.env_id), render_mode="rgb_array", disable_env_checker=True)
             env.reset(seed=state.seed)
             look = viewer(env)
-            played = _numbers_of(state, names(look.env_info))
-            _play(env, played)
-            view = look.view(tuple(look.env_info.actions[i] for i in played)[max(0, len(played) - history) :])
+            shown = memory.look(look)
+            for action in _played(env, _numbers_of(state, names(look.env_info))):
+                memory.act(look.env_info.actions[action])
+                shown = memory.look(look)
+            view = shown.view(memory.history)
             env.close()
     except (gym.error.Error, ImportError, TypeError, ValueError, UsageError) as error:
         raise PromptError(f"{where}: its picture cannot be drawn: {error}") from None
@@ -142,8 +144,9 @@ def _numbers_of(state: State, names: Sequence[str]) -> list[int]:
     return [names.index(name) for name in state.actions]
 
 
-def _play(env: gym.Env[Any, Any], actions: Sequence[int]) -> None:
+def _played(env: gym.Env[Any, Any], actions: Sequence[int]) -> Iterator[int]:
     for number, action in enumerate(actions, start=1):
         _, _, terminated, truncated, _ = env.step(action + int(env.action_space.start))  # type: ignore[attr-defined]
         if terminated or truncated:
             raise ValueError(f"the episode ends with action {number} of {len(actions)}")
+        yield action

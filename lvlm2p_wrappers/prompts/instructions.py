@@ -13,9 +13,10 @@ from lvlm2p_wrappers.prompts.examples import Worked, read_examples
 from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import Options
 from lvlm2p_wrappers.prompts.own_schema import OwnSchema
-from lvlm2p_wrappers.records import EnvInfo, Message, Schema, Stage, View
+from lvlm2p_wrappers.records import EnvInfo, Message, Schema, Stage
 from lvlm2p_wrappers.replies import read_action, read_analysis
 from lvlm2p_wrappers.schemas import ANALYSES, action_schema, analysis_schema
+from lvlm2p_wrappers.views import EpisodeMemory
 
 
 class Action(NamedTuple):
@@ -32,7 +33,7 @@ class Instructions:
         files: the set's files.
         options: its ``set.toml``.
         render: renders a template of the set with variables.
-        user: renders the user message of a stage about a view, with the first stage's answer.
+        turn: renders the messages of a stage about a view, with the first stage's answer; with pictures or without.
 
     Raises:
         PromptError: if a file is broken.
@@ -43,12 +44,12 @@ class Instructions:
         files: PromptFiles,
         options: Options,
         render: Callable[[str, Mapping[str, Any]], str],
-        user: Callable[[Stage, View, str], str],
+        turn: Callable[..., tuple[Message, ...]],
     ) -> None:
         self._files = files
         self._options = options
         self._render = render
-        self._user = user
+        self._turn = turn
         self._examples = read_examples(files)
         self._analysis = self._analysis_form()
 
@@ -109,8 +110,12 @@ class Instructions:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def _worked(self, env_info: EnvInfo) -> list[Worked]:
-        options = self._options
-        return self._examples.pictured_for(env_info.env_id, options.example_pictures, options.history, self.names)
+        options, env_id = self._options, env_info.env_id
+
+        def memory() -> EpisodeMemory:
+            return EpisodeMemory(history=options.history, frames=options.frames_of(env_id))
+
+        return self._examples.pictured_for(env_id, options.example_pictures, memory, self.names)
 
     def _examples_of(self, stage: Stage, env_info: EnvInfo) -> tuple[Message, ...]:
         """The pictured examples as turns of the conversation: a question as ours will be, and the reply to imitate."""
@@ -128,7 +133,7 @@ class Instructions:
             except (BadReplyError, TypeError, RecursionError) as error:  # TOML has dates, and tables nested deep
                 raise PromptError(f"{where} is no reply that {env_info.env_id} could get: {error}") from None
             sent = stage == "analysis" or self._options.picture_in_action or not analysis
-            turns.append(Message("user", self._user(stage, view, analysis), view.picture if sent else None))
+            turns.extend(self._turn(stage, view, analysis, is_pictured=sent))
             turns.append(Message("assistant", reply))
         return tuple(turns)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from lvlm2p_wrappers.errors import PromptError
 from lvlm2p_wrappers.prompts.loader import PromptFiles
@@ -40,6 +41,11 @@ class Names(Table):
         return actions
 
 
+def _for_all(frames: Any) -> Any:
+    """A number alone is meant for every environment."""
+    return frames if isinstance(frames, dict) else {"*": frames}
+
+
 class Options(Table):
     """The options of a prompt set, as its ``set.toml`` gives them.
 
@@ -48,6 +54,7 @@ class Options(Table):
         analysis: the form of the first stage's reply.
         picture_in_action: whether the picture is sent again with the second stage.
         history: how many of the last actions are told.
+        frames: how many of the last pictures are shown, by environment id; the first match wins, without one it is 1.
         example_pictures: how many of the pictured examples are shown, at most.
         sampling: what is sent to the model along with the messages.
         rules: partials by environment id; the first match wins.
@@ -59,11 +66,16 @@ class Options(Table):
     analysis: Literal["grid", "summary"] = "summary"
     picture_in_action: bool = True
     history: int = Field(default=0, ge=0)
+    frames: Annotated[dict[str, Annotated[int, Field(ge=1, le=16)]], BeforeValidator(_for_all)] = {}
     example_pictures: int = Field(default=0, ge=0, le=100)
     sampling: Sampling = Sampling()
     rules: dict[str, str] = {}
     actions: dict[str, str] = {}
     names: list[Names] = []
+
+    def frames_of(self, env_id: str) -> int:
+        """How many of the last pictures of an environment are shown."""
+        return next((k for pattern, k in self.frames.items() if fnmatch.fnmatchcase(env_id, pattern)), 1)
 
 
 def read_options(files: PromptFiles) -> Options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import read_options
 from lvlm2p_wrappers.prompts.sandbox import explained, template_environment
 from lvlm2p_wrappers.records import EnvInfo, Message, Question, Stage, View
+from lvlm2p_wrappers.views import EpisodeMemory
 
 
 class PromptSet:
@@ -42,7 +44,7 @@ class PromptSet:
         self.options = read_options(files)
         self._sampling = self.options.sampling.model_dump(exclude_none=True)
         self._templates = template_environment(files)
-        self._instructions = Instructions(files, self.options, self._render, self._user)
+        self._instructions = Instructions(files, self.options, self._render, self._turn)
 
     @property
     def modules(self) -> list[str]:
@@ -56,6 +58,19 @@ class PromptSet:
             PromptError: if the set names another number of actions than the environment has.
         """
         return self._instructions.actions(env_info)
+
+    def memory(self, env_info: EnvInfo) -> EpisodeMemory:
+        """What has to be remembered of an episode of an environment."""
+        return EpisodeMemory(history=self.options.history, frames=self.options.frames_of(env_info.env_id))
+
+    def as_told(self, view: View) -> View:
+        """The view without the pictures and actions that lie further back than the set shows and tells."""
+        frames, history = self.options.frames_of(view.env_id), self.options.history
+        if len(view.pictures) <= frames and len(view.history) <= history:
+            return view
+        return replace(
+            view, pictures=view.pictures[-frames:], history=view.history[max(0, len(view.history) - history) :]
+        )
 
     def analysis(self, view: View) -> Question:
         """The first stage: what is where."""
@@ -81,7 +96,7 @@ class PromptSet:
         """
         env_id, family, actions = env_info
         blank = Picture(np.zeros((1, 1, 3), np.uint8))
-        view = View((blank,), actions, "a mission", history=actions[:1], env_id=env_id, family=family)
+        view = View((blank, blank), actions, "a mission", history=actions[:1], env_id=env_id, family=family)
         question = self.analysis(view)
         for analysis in ("", "{}"):
             self.action(view, analysis)
@@ -90,18 +105,31 @@ class PromptSet:
     def _question(self, stage: Stage, view: View, analysis: str = "") -> Question:
         env_info = view.env_info
         is_pictured = stage == "analysis" or self.options.picture_in_action or not analysis
-        user = Message("user", self._user(stage, view, analysis), view.picture if is_pictured else None)
-        messages = (*self._instructions.beginning(stage, env_info, is_pictured), user)
+        turn = self._turn(stage, view, analysis, is_pictured=is_pictured)
+        messages = (*self._instructions.beginning(stage, env_info, is_pictured), *turn)
         schema, read = self._instructions.form(stage, env_info)
         return Question(stage, env_info.env_id, messages, schema, self._sampling, read, self.repair)
 
-    def _user(self, stage: Stage, view: View, analysis: str) -> str:
+    def _turn(self, stage: Stage, view: View, analysis: str, *, is_pictured: bool) -> tuple[Message, ...]:
+        """The messages about a view: one for each earlier picture, and the question with the present one."""
+        text = self._user(stage, view, analysis, pictures=len(view.pictures) if is_pictured else 0)
+        if not is_pictured:
+            return (Message("user", text),)
+        count, messages = len(view.pictures), []
+        for number, picture in enumerate(view.earlier, start=1):
+            variables = {"number": number, "pictures": count, "steps_ago": count - number}
+            messages.append(Message("user", self._render("earlier.jinja", variables), picture))
+        return (*messages, Message("user", text, view.picture))
+
+    def _user(self, stage: Stage, view: View, analysis: str, *, pictures: int) -> str:
         named = dict(zip(view.env_info.actions, self._instructions.names(view.env_info), strict=True))
         variables: dict[str, Any] = {
             "env_id": view.env_info.env_id,
             "mission": view.mission,
             "carrying": view.carrying,
             "facts": dict(view.facts),
+            "frames": self.options.frames_of(view.env_id),
+            "pictures": pictures,
             "history": [named[action] for action in view.history],
         }
         if stage == "action":

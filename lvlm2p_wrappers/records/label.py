@@ -64,6 +64,7 @@ class Label(Record):
         step: the number of actions taken before; None likewise.
         env_id: the environment; ``""`` where the evaluation names it.
         picture: what the teacher was shown; None where the log has none.
+        earlier: the pictures that it was shown before this one, oldest first.
         mission: the mission in words.
         carrying: the carried object in words.
         actions: the actions' names, in the order of ``probs``.
@@ -91,6 +92,7 @@ class Label(Record):
     cached: bool = False
     failure: Failure | None = None
     exchanges: tuple[Exchange, ...]
+    earlier: tuple[AnyPicture, ...] = ()
     truth: GroundTruth | None = None
 
     @model_validator(mode="after")

@@ -85,6 +85,11 @@ class View:
         return newest
 
     @property
+    def earlier(self) -> tuple[Picture, ...]:
+        """What it looked like before, oldest first."""
+        return tuple(self.pictures[:-1])  # type: ignore[arg-type]  # all are made pictures above
+
+    @property
     def env_info(self) -> EnvInfo:
         """What this view has in common with all of its environment."""
         return EnvInfo(self.env_id, self.family, self.actions)

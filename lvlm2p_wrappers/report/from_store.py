@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import json
 import re
 from itertools import islice
@@ -29,7 +30,7 @@ class _View(NamedTuple):
     model: str
     mission: str
     carrying: str
-    picture: str  # the digest of the PNG file
+    pictures: tuple[str, ...]  # the digests of the PNG files, the present one last
 
 
 def from_store(store: Store, *, env: str = "*", last: int = 200) -> Report:
@@ -53,7 +54,7 @@ def from_store(store: Store, *, env: str = "*", last: int = 200) -> Report:
     return Report(
         title="What the teacher was asked",
         labels=[_label(number, view, logged) for number, (view, logged) in enumerate(shown, start=1)],
-        png_of={view.picture: png for view, logged in shown if (png := _png(logged[0].call)) is not None}.get,
+        png_of={_digest(png): png for _, logged in shown for png in _pngs(logged[0].call)}.get,
     )
 
 
@@ -62,21 +63,24 @@ def _view(logged: LoggedCall, quoted: dict[str, _View]) -> _View:
 
     A prompt set may leave the picture out of the second stage: then it is the view whose analysis the call quotes.
     """
-    call, png = logged.call, _png(logged.call)
-    mission, carrying = _told(call)
-    view = _View(call.env_id, call.requested_model, mission, carrying, "" if png is None else _digest(png))
-    if png is not None:
+    call, pngs = logged.call, _pngs(logged.call)
+    view = _View(call.env_id, call.requested_model, *_told(call), tuple(map(_digest, pngs)))
+    if pngs:
         return view
     texts = [message.text for message in call.messages]
     for answer, candidate in reversed(quoted.items()):
-        if candidate._replace(picture="") == view and any(answer in text for text in texts):
+        if candidate._replace(pictures=()) == view and any(answer in text for text in texts):
             return candidate
-    return view._replace(picture=f"none{logged.id}")  # a view of its own
+    return view._replace(pictures=(f"none{logged.id}",))  # a view of its own
 
 
-def _png(call: Call) -> bytes | None:
-    """The view's picture: the last one, since those before it belong to examples."""
-    return next((message.picture.png for message in reversed(call.messages) if message.picture is not None), None)
+def _pngs(call: Call) -> list[bytes]:
+    """The pictures of the view: those of the last turn that has any, since those before belong to examples."""
+    for role, turn in itertools.groupby(reversed(call.messages), lambda message: message.role):
+        pictures = [message.picture.png for message in turn if role == "user" and message.picture is not None]
+        if pictures:
+            return pictures[::-1]
+    return []
 
 
 def _digest(png: bytes) -> str:
@@ -94,12 +98,14 @@ def _told(call: Call) -> tuple[str, str]:
 
 def _label(number: int, view: _View, logged: list[LoggedCall]) -> Label:
     last = logged[-1].call
+    pictures = [SavedPicture.named(_digest(png)) for png in _pngs(logged[0].call)]
     good = [entry.call for entry in reversed(logged) if entry.call.outcome == "ok"]
     actions, probs = next((_advice(call) for call in good if call.stage == "action"), ((), None))
     return Label(
         id=number,
         env_id=view.env_id,
-        picture=SavedPicture.named(view.picture) if _png(logged[0].call) is not None else None,
+        picture=pictures[-1] if pictures else None,
+        earlier=tuple(pictures[:-1]),
         mission=view.mission,
         carrying=view.carrying,
         actions=actions,

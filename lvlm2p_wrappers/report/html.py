@@ -141,7 +141,8 @@ def _policy(style: str, script: str) -> str:
 def _pictures(report: Report) -> dict[str, Shown]:
     """Each picture that a browser can show, once, by its digest."""
     found: dict[str, Shown] = {}
-    for digest in dict.fromkeys(label.picture.digest for label in report.labels if label.picture is not None):
+    shown = (one for label in report.labels for one in (*label.earlier, label.picture) if one is not None)
+    for digest in dict.fromkeys(picture.digest for picture in shown):
         png = report.png_of(digest)
         with contextlib.suppress(ValueError):
             if png is not None:

@@ -27,6 +27,7 @@ def conversation(teacher: Teacher, view: View) -> tuple[Exchange, ...]:
     if teacher.function is not None:
         return ()
     prompts = teacher.prompts(view.env_info)
+    view = prompts.as_told(view)
     if prompts.options.stages == 1:
         return (_exchange(teacher, prompts.action(view, "")),)
     first = _exchange(teacher, prompts.analysis(view))

@@ -113,6 +113,15 @@ class Session(AbstractContextManager["Session"]):
         """
         return viewer(env, self.own_view)
 
+    def frames_of(self, env: gym.Env[Any, Any]) -> int:
+        """How many of an environment's last pictures are shown.
+
+        Raises:
+            UsageError: if it gives no picture, has no Discrete actions, or its prompt set is broken.
+        """
+        env_info = self.viewer(env).env_info
+        return self.prompts(env_info).options.frames_of(env_info.env_id)
+
     def prompts(self, env_info: EnvInfo) -> PromptSet:
         """The prompt set for an environment, read and checked if that has not been done.
 

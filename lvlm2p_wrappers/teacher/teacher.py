@@ -101,6 +101,7 @@ class Teacher(Session):
 
     def submit(self, view: View) -> PendingAdvice:
         """Ask about a view, without waiting; equal views are one question."""
+        view = self.prompts(view.env_info).as_told(view)
         return self.ask(view, view.history)
 
     def ask(self, viewer: Viewer, history: tuple[str, ...] = (), observation: Any = None) -> PendingAdvice:

@@ -2,6 +2,7 @@
 
 from lvlm2p_wrappers.records import EnvInfo, Family, View
 from lvlm2p_wrappers.views.environment import action_names
+from lvlm2p_wrappers.views.episode import EpisodeMemory
 from lvlm2p_wrappers.views.own_view import PLAIN, OwnView
 from lvlm2p_wrappers.views.vector import VectorViewer, vector_viewer
 from lvlm2p_wrappers.views.viewer import Viewer, viewer
@@ -9,6 +10,7 @@ from lvlm2p_wrappers.views.viewer import Viewer, viewer
 __all__ = [
     "PLAIN",
     "EnvInfo",
+    "EpisodeMemory",
     "Family",
     "OwnView",
     "VectorViewer",
