@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 from lvlm2p_wrappers.redaction import printable, without_keys
 
 
@@ -64,3 +67,14 @@ class TransportError(TeacherError):
 
 class BudgetError(TeacherError):
     """The question was not asked: the budget is spent, or the run is over."""
+
+
+Failed = TypeVar("Failed", bound=BadReplyError | TransportError)
+
+
+def repeated(error: Failed) -> Failed:
+    """The same error for another row: nothing was asked for it, and nothing new failed."""
+    again = copy.copy(error)
+    again.__traceback__ = None
+    again.remembered = True
+    return again

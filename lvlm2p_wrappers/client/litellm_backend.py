@@ -21,9 +21,6 @@ from lvlm2p_wrappers.records import Message, Question, Reply, Usage
 from lvlm2p_wrappers.redaction import short
 from lvlm2p_wrappers.replies import MAX_REPLY_CHARS
 
-QUOTED_CHARS = 4000
-"""How much of a bad reply its repair turn quotes."""
-
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -49,14 +46,6 @@ class Request:
         for message in self.question.messages:
             if message.picture is not None:
                 message.picture.pack()
-
-    def repaired(self, reply: str, problem: str, *, longer: bool) -> Request:
-        """The request once more, with a turn that quotes what was wrong with the reply; ``longer`` doubles its room."""
-        question = self.question.repair(self.question, reply[:QUOTED_CHARS], problem)
-        sampling = dict(self.sampling)
-        if longer and "max_tokens" in sampling:
-            sampling["max_tokens"] *= 2
-        return Request(self.model, question, sampling)
 
 
 async def send(request: Request, *, timeout_s: float, api_base: str | None) -> Reply:

@@ -1,7 +1,8 @@
-"""The teacher: from a view, through two questions to a model, to advice."""
+"""The teacher: its options; its questions about views; where an answer comes from; how it came about."""
 
 from lvlm2p_wrappers.teacher.config import TeacherOptions
+from lvlm2p_wrappers.teacher.questions import OnError
 from lvlm2p_wrappers.teacher.session import PendingAdvice
-from lvlm2p_wrappers.teacher.teacher import OnError, Teacher
+from lvlm2p_wrappers.teacher.teacher import Teacher
 
 __all__ = ["OnError", "PendingAdvice", "Teacher", "TeacherOptions"]

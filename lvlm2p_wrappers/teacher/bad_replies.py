@@ -12,6 +12,9 @@ from lvlm2p_wrappers.redaction import short
 MOST_CHARS = 500
 """How long the description of a bad reply may get: a repair turn quotes it, and each call's row in the log."""
 
+QUOTED_CHARS = 4000
+"""How much of a bad reply its repair turn quotes."""
+
 
 def described(error: BadReplyError | RecursionError, reply: Reply) -> BadReplyError:
     """What is wrong with a reply, said in one short line, whatever the reply holds."""
@@ -23,7 +26,7 @@ def described(error: BadReplyError | RecursionError, reply: Reply) -> BadReplyEr
 
 
 def repair_turn(request: Request, error: BadReplyError, replies: Sequence[Reply]) -> Request:
-    """The request with a turn that quotes what was wrong with its reply.
+    """The request with a turn that quotes what was wrong with its reply; one that was cut off gets twice the room.
 
     Args:
         request: the question.
@@ -35,7 +38,11 @@ def repair_turn(request: Request, error: BadReplyError, replies: Sequence[Reply]
     """
     last = replies[-1]
     if len(replies) == 1 and error.kind != "refusal":
-        return request.repaired(last.text, str(error), longer=last.finish == "length")
+        question = request.question.repair(request.question, last.text[:QUOTED_CHARS], str(error))
+        sampling = dict(request.sampling)
+        if last.finish == "length" and "max_tokens" in sampling:
+            sampling["max_tokens"] *= 2
+        return Request(request.model, question, sampling)
     said = f". It said: {short(last.text)}" if error.kind == "json" else ""
     texts = tuple(reply.text for reply in replies)
     raise BadReplyError(f"{request.model}: {error}{said}", kind=error.kind, replies=texts) from None

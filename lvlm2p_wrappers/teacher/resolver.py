@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 from lvlm2p_wrappers.client import Client, Request
-from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError
+from lvlm2p_wrappers.errors import BadReplyError, ModelError, StoreError, TransportError, repeated
 from lvlm2p_wrappers.records import Answer, Call, Question, Reply, total
 from lvlm2p_wrappers.store import Store
 from lvlm2p_wrappers.teacher.bad_replies import described, repair_turn
@@ -230,14 +229,3 @@ def _cancelled() -> bool:
     """Whether the running task itself is to end, not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-Failed = TypeVar("Failed", bound=BadReplyError | TransportError)
-
-
-def repeated(error: Failed) -> Failed:
-    """The same error for another row: nothing was asked for it, and nothing new failed."""
-    again = copy.copy(error)
-    again.__traceback__ = None
-    again.remembered = True
-    return again

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 from weakref import WeakSet
 
@@ -20,7 +20,7 @@ import gymnasium as gym
 from lvlm2p_wrappers.client import Budget, Client, Request, submit
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.prompts import PromptSet
-from lvlm2p_wrappers.records import Advice, EnvInfo, Family, Question
+from lvlm2p_wrappers.records import Advice, EnvInfo, Family, Question, View
 from lvlm2p_wrappers.store import Store, is_there, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import WINDOW, Counters, why_to_stop
@@ -193,6 +193,26 @@ class Session(AbstractContextManager["Session"]):
 
     def __reduce__(self) -> Any:
         return type(self).shared, (self.model, asdict(self._config))
+
+    def _called(self, view: View, observation: Any) -> PendingAdvice:
+        """What the Python function says at once, with the actions named as the prompts name them."""
+        assert self.function is not None
+        told = self.prompts(view.env_info).actions(view.env_info)
+        names = {action: one.name for action, one in zip(view.actions, told, strict=True)}
+        view = replace(
+            view,
+            actions=tuple(names.values()),
+            history=tuple(names[action] for action in view.history),
+            observation=view.observation if observation is None else observation,
+        )
+        self._views.add(hash((view.key(), view.history)))
+        pending = PendingAdvice(rows=1)
+        pending.future = Future()
+        try:
+            pending.future.set_result(self.function.advise(view, self.store))
+        except TeacherError as error:
+            pending.future.set_exception(error)
+        return pending
 
     def _python_function(self) -> PythonFunction:
         from lvlm2p_wrappers.teacher.python_function import PythonFunction
