@@ -18,6 +18,7 @@ from lvlm2p_wrappers.cli.doctor import Doctor
 from lvlm2p_wrappers.cli.estimate import Estimate
 from lvlm2p_wrappers.cli.evaluate import Evaluate
 from lvlm2p_wrappers.cli.label import Label
+from lvlm2p_wrappers.cli.play import Play
 from lvlm2p_wrappers.cli.preview import Preview
 from lvlm2p_wrappers.cli.printing import complain, say
 from lvlm2p_wrappers.cli.report import Report
@@ -53,6 +54,7 @@ LVLM2P = Group(
         "report": Report,
         "store": STORE,
         "scripts": Scripts,
+        "play": Play,
         "doctor": Doctor,
     },
     """\
