@@ -1,8 +1,20 @@
+import importlib.util
+import sys
+import types
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from lvlm2p_wrappers import ModelError, PromptError, StoreError, TeacherWrapper, UsageError, VectorTeacherWrapper
+from lvlm2p_wrappers import (
+    AgentCentredObservation,
+    ModelError,
+    PromptError,
+    StoreError,
+    TeacherWrapper,
+    UsageError,
+    VectorTeacherWrapper,
+)
 
 ENV_ID, EMBEDDED = "MiniGrid-LavaGapS7-v0", "embedded/minigrid-planner"
 
@@ -50,6 +62,51 @@ def test_recorders_get_infos_of_one_structure(tmp_path):
     assert [float(info["teacher_probs"].sum()) for info in infos] == pytest.approx([1, 0, 0, 0])
     stacked = np.stack([info["teacher_probs"] for info in infos])
     assert (stacked.shape, stacked.dtype) == ((4, 7), np.float32)
+
+
+def tree_map(function, tree, other=None):
+    """What Minari takes of JAX, for where that is not installed: trees of another structure are refused."""
+    if not isinstance(tree, dict):
+        return function(tree) if other is None else function(tree, other)
+    if other is not None and tree.keys() != other.keys():
+        raise ValueError(f"pytree structure error: {[*tree]} and {[*other]}")
+    return {key: tree_map(function, tree[key], *([other[key]] if other is not None else [])) for key in sorted(tree)}
+
+
+@pytest.mark.parametrize("budget", [None, 4])
+@pytest.mark.parametrize("outermost", ["recorder", "time limit"])
+def test_minari_records_advice_and_mask_of_every_step(tmp_path, monkeypatch, budget, outermost):
+    """Recording infos ended in "pytree structure error" at the end of an episode, where there is no advice."""
+    minari = pytest.importorskip("minari", reason="recording needs minari")
+    pytest.importorskip("pyarrow", reason="recording needs minari[arrow]")
+    if importlib.util.find_spec("jax") is None:
+        package, module = types.ModuleType("jax"), types.ModuleType("jax.tree_util")
+        package.tree_util, module.tree_map = module, tree_map
+        monkeypatch.setitem(sys.modules, "jax", package)
+        monkeypatch.setitem(sys.modules, "jax.tree_util", module)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+    def record(**options):
+        env = AgentCentredObservation(gym.make(ENV_ID, max_episode_steps=None if outermost == "time limit" else 3))
+        env = TeacherWrapper(env, EMBEDDED, store=None, **options)
+        if outermost == "time limit":
+            env = gym.wrappers.TimeLimit(env, 3)
+        env = minari.DataCollector(env, record_infos=True, data_format="arrow")
+        told = []
+        for seed in range(2):
+            told.append(env.reset(seed=seed)[1])
+            told += [env.step(0)[4] for _ in range(3)]
+        return told, [*env.create_dataset("tests/advice-v0").iterate_episodes()]
+
+    told, episodes = record(always_in_info=True, budget_calls=budget)
+    for key in ("teacher_probs", "_teacher_probs"):
+        recorded = np.concatenate([np.asarray(episode.infos[key]).reshape(4, -1) for episode in episodes])
+        assert np.array_equal(recorded, np.array([info[key] for info in told]).reshape(8, -1))
+    mask = [bool(has) for episode in episodes for has in np.ravel(episode.infos["_teacher_probs"])]
+    ends = outermost == "time limit"  # outside the teacher it is not known to it
+    assert mask == ([True, True, True, ends] * 2 if budget is None else [True, True, *[False] * 6])
+    with pytest.raises(ValueError, match="structure"):
+        record(budget_calls=2)
 
 
 def test_a_vector_of_wrappers_with_infos_of_one_structure_equals_the_vector_wrapper():

@@ -12,7 +12,7 @@ from lvlm2p_wrappers.cli import main
 from lvlm2p_wrappers.cli.estimate import roll_out, tokens_of
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.store import Store, calls
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import EpisodeMemory, viewer
 
 EMPTY = "MiniGrid-Empty-5x5-v0"  # 8 cells that are not the goal, 4 headings
 EMBEDDED = "embedded/minigrid-planner?error=0.1"
@@ -32,7 +32,7 @@ def estimate(capsys):
 
 def seen(env_id, frames, seed=1, history=0):
     env = gym.make(env_id, render_mode="rgb_array")
-    return roll_out(env, viewer(env), frames, seed=seed, history=history)
+    return roll_out(env, viewer(env), frames, seed=seed, memory=EpisodeMemory(history=history))
 
 
 class TestDistinctViews:

@@ -215,7 +215,9 @@ class TestResuming:
         (tmp_path / "precious.txt").write_text("mine")
         with pytest.raises(UsageError, match="something else"):
             folder_of(Teacher(EMBEDDED), tmp_path)
-        assert [file.name for file in tmp_path.iterdir() if file.name != "store.sqlite"] == ["precious.txt"]
+        assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("store.sqlite")] == [
+            "precious.txt"
+        ]
 
 
 def by_id(folder):
