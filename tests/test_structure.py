@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "vector": {"advice_panel", "errors", "records", "teacher", "views", "wrapper"},
     "lambda_weight": set(),
     "labels": {
+        "client",
         "errors",
         "output_file",
         "picture",
@@ -57,7 +58,11 @@ MAY_IMPORT = {
         "records",
         "redaction",
         "replies",
+<<<<<<< HEAD
         "saved_picture",
+=======
+        "store",
+>>>>>>> 8787f06 (Batches at half the price: lvlm2p label --batch, through LiteLLM, resumed from the store)
         "teacher",
         "units",
         "views",

@@ -26,7 +26,7 @@ from lvlm2p_wrappers.cli.arguments import Concurrency, EnvId, Model, Positive, W
 from lvlm2p_wrappers.cli.environments import in_silence, make, walk
 from lvlm2p_wrappers.cli.printing import console, say, say_json, say_table
 from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
-from lvlm2p_wrappers.client import catalogue, pricing
+from lvlm2p_wrappers.client import batches, catalogue, pricing
 from lvlm2p_wrappers.records import Question, Stage, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.history import conversation
@@ -215,6 +215,8 @@ class Estimate(TeacherFlags):
         if (prices := pricing.rates(self.model)) is not None:
             fees = calls * (prices.call + prices.picture)
             cost["usd"] = cost["prompt_tokens"] * prices.prompt + cost["reply_tokens"] * prices.completion + fees
+            if any(prices) and batches.has_batches(self.model):
+                cost["usd_in_batches"] = cost["usd"] * batches.DISCOUNT
             max_tokens = teacher.prompts(rollout.samples[0].env_info).options.sampling.max_tokens
             replies = max_tokens * prices.completion
             at_most = float(cost["prompt_tokens"][1] * prices.prompt + calls[1] * replies + fees[1])
@@ -258,8 +260,8 @@ class Estimate(TeacherFlags):
 
 
 def _row(name: str, low: float, high: float) -> tuple[str, str, str]:
-    if name == "usd":
-        return "US dollars", money(low), money(high)
+    if name.startswith("usd"):
+        return "US dollars" + ", by label --batch" * (name != "usd"), money(low), money(high)
     if name == "seconds":
         return "time", duration(low), duration(high)
     title = "  not in the store" if name == "new_views" else name.replace("_", " ")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -14,14 +15,16 @@ import gymnasium as gym
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lvlm2p_wrappers.cli.arguments import EnvId, Model, optional, whole_from_1
+from lvlm2p_wrappers.cli.arguments import EnvId, Model, Switch, optional, whole_from_1
 from lvlm2p_wrappers.cli.environments import in_silence, info_of, make
 from lvlm2p_wrappers.cli.evaluate import LabellingFlags, default_folder
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json
-from lvlm2p_wrappers.errors import BadReplyError, TeacherError, UsageError
+from lvlm2p_wrappers.client import batches
+from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, UsageError
 from lvlm2p_wrappers.evaluation.states import sample_states
 from lvlm2p_wrappers.labels import LabelFolder, LabelRow, frames_of, label_views
 from lvlm2p_wrappers.labels.arrow import load_pyarrow
+from lvlm2p_wrappers.labels.batch import BatchJob
 from lvlm2p_wrappers.labels.labelling import Frame, as_told, info_of_set
 from lvlm2p_wrappers.labels.layout import view_digest
 from lvlm2p_wrappers.observations import AgentCentredObservation
@@ -47,6 +50,10 @@ class Label(LabellingFlags):
     Parquet file with a column image, the folder of another label set, or
     minari:DATASET.
 
+    --batch asks in batches, at half the price, which may take hours: stop it
+    whenever you like, the same command goes on, also on another machine that
+    has the same store. What fails in two batches is asked singly.
+
     After a spent budget, a fault or Ctrl-C the same command goes on where it
     was; answers come from the store where they are there, and go into it.
 
@@ -63,11 +70,14 @@ class Label(LabellingFlags):
     """what the student sees: grid (the scripts' observation of a MiniGrid), env (the environment's own), none; auto
     takes the first of these that the environment has"""
     rpm: Annotated[int | None, whole_from_1, optional("N")] = None  # the most calls a minute
+    batch: Switch = False  # ask in batches, which some providers answer within a day, at half the price
     out: Annotated[Path | None, optional("FOLDER")] = None  # the label set; without it label_sets/ENV__MODEL
 
     def run(self) -> None:
         """See ``Command``."""
         load_pyarrow()
+        if self.batch:
+            batches.check(self.model)
         path = self.out or Path("label_sets") / default_folder(self.env_id, self.model, self.prompts).name
         teacher = self.teacher(self.model)
         with in_silence(), contextlib.closing(teacher):
@@ -78,8 +88,10 @@ class Label(LabellingFlags):
                 tally = _Tally(teacher, folder, self.states)
                 new = _unlabelled(teacher, itertools.chain([first], frames), folder)
                 try:
+                    if self.batch:
+                        new = self._in_batches(tally, [*new])
                     with _progress(tally) as show:
-                        for outcome in label_views(teacher, new, width=4 * self.concurrency):
+                        for outcome in label_views(tally.teacher, new, width=4 * self.concurrency):
                             tally.add(outcome)
                             show()
                 except (TeacherError, KeyboardInterrupt) as error:
@@ -115,6 +127,31 @@ class Label(LabellingFlags):
             env = AgentCentredObservation(env)
         return env
 
+    def _in_batches(self, tally: _Tally, new: Sequence[Frame]) -> Iterator[Frame]:
+        """Have the store filled by batches; what is left is asked singly, within what they have left of the budget.
+
+        Returns:
+            The frames to be labelled now: all; where the budget did not reach for the batches, those that are answered.
+        """
+        teacher = tally.teacher
+        parts = (self.env_id, self.model, self.prompts, self.states_from, self.seed, tally.folder.info.fingerprint)
+        job = BatchJob(
+            teacher,
+            json.dumps(parts),
+            budget_usd=self.budget_usd,
+            budget_calls=self.budget_calls,
+            told=_Told(),
+        )
+        try:
+            if new:
+                job.run([as_told(teacher, frame.view) for frame in new])
+        except BudgetError as error:
+            new = [frame for frame in new if job.is_answered(as_told(teacher, frame.view))]
+            tally.unfinished = error
+        tally.batch_usd, tally.batch_calls = job.spent
+        tally.teacher = self.teacher(self.model, spent_usd=tally.batch_usd, spent_calls=tally.batch_calls)
+        return iter(new)
+
     def _as_kept(self, view: View) -> View:
         """The view with the observation that the set keeps, if any."""
         drop = self.observation == "none" or (
@@ -129,8 +166,9 @@ class Label(LabellingFlags):
             "labels": len(folder),
             "new": tally.labelled,
             "without_label": sum(tally.failures.values()),
-            "calls": counters.calls,
-            "cost_usd": counters.cost_usd,
+            "calls": tally.batch_calls + counters.calls,
+            "in_batches": tally.batch_calls,
+            "cost_usd": tally.spent,
         }
         if self.json:
             say_json({**told, "failures": tally.failures, "complete": tally.unfinished is None})
@@ -140,8 +178,8 @@ class Label(LabellingFlags):
             ("labels in the set", f"{len(folder):,}"),
             ("new ones", f"{tally.labelled:,}"),
             ("views without a label", f"{told['without_label']:,}" + (f" ({kinds})" if kinds else "")),
-            ("calls", f"{counters.calls:,}"),
-            ("spent", money(counters.cost_usd) + (" and unpriced calls" if counters.unpriced_calls else "")),
+            ("calls", f"{told['calls']:,}" + (f", {tally.batch_calls:,} in batches" if self.batch else "")),
+            ("spent", money(tally.spent) + (" and unpriced calls" if counters.unpriced_calls else "")),
         ]
         say_facts(facts)
         say(f"kept in {folder.path}")
@@ -156,6 +194,8 @@ class _Tally:
     wanted: int
     labelled: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    batch_usd: float = 0.0
+    batch_calls: int = 0
     unfinished: TeacherError | KeyboardInterrupt | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -174,9 +214,13 @@ class _Tally:
         return len(self.folder) + sum(self.failures.values())
 
     @property
+    def spent(self) -> float:
+        return self.batch_usd + self.teacher.counters.cost_usd
+
+    @property
     def price(self) -> str:
         """What has been spent, and what all of it may come to."""
-        spent = self.teacher.counters.cost_usd
+        spent = self.spent
         asked = self.labelled + sum(self.failures.values())
         in_all = spent * (1 + max(self.wanted - self.done, 0) / max(asked, 1))
         return f"{money(spent)} spent, about {money(in_all)} in all"
@@ -195,6 +239,18 @@ def _unlabelled(teacher: Teacher, frames: Iterable[Frame], folder: LabelFolder) 
         if (digest := view_digest(as_told(teacher, frame.view))) not in known:
             known.add(digest)
             yield frame
+
+
+class _Told:
+    """Says what happens to batches on standard error, each thing once."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, text: str) -> None:
+        if text != self._last:
+            say(text, stderr=True)
+        self._last = text
 
 
 @contextlib.contextmanager

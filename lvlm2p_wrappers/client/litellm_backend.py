@@ -60,17 +60,14 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         sampling.pop("temperature", None)  # Anthropic refuses a temperature where the model thinks
     if api_base:
         sampling["api_base"] = api_base
-    schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
     started = time.perf_counter()
     try:
-        with _guard(request.model) as traffic:
+        with guard(request.model) as traffic:
             async with asyncio.timeout(timeout_s):
                 response = await litellm.acompletion(
                     model=request.model,
-                    messages=[
-                        _wire([*turn]) for _, turn in itertools.groupby(request.question.messages, lambda m: m.role)
-                    ],
-                    response_format={"type": "json_schema", "json_schema": schema},
+                    messages=wire_messages(request),
+                    response_format=response_format(request),
                     timeout=timeout_s,
                     # Retries are ours; LiteLLM's are not made by all of its routes, and OpenAI's client adds two.
                     num_retries=0,
@@ -84,10 +81,10 @@ async def send(request: Request, *, timeout_s: float, api_base: str | None) -> R
         return Reply("", request.model, "content_filter", words, None, None, time.perf_counter() - started)
     except Exception as error:  # noqa: BLE001 -- LiteLLM's own errors, its clients', and those of its bugs
         raise classify(error, request.model, timeout_s, traffic) from None
-    return _reply(response, request, time.perf_counter() - started)
+    return reply_of(response, request, time.perf_counter() - started)
 
 
-def _guard(model: str) -> contextlib.AbstractContextManager[Traffic]:
+def guard(model: str) -> contextlib.AbstractContextManager[Traffic]:
     """Hold what is sent over HTTP to the rules of one call."""
     if model.startswith(IN_PROCESS):
         return contextlib.nullcontext(Traffic())
@@ -105,6 +102,17 @@ def _key(model: str, question: Question, sampling: Mapping[str, Any]) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
+def response_format(request: Request) -> dict[str, Any]:
+    """The form of the reply, as OpenAI's format has it."""
+    schema = {"name": request.question.stage, "strict": True, "schema": request.question.schema.json}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def wire_messages(request: Request) -> list[dict[str, Any]]:
+    """The conversation in OpenAI's format."""
+    return [_wire([*turn]) for _, turn in itertools.groupby(request.question.messages, lambda m: m.role)]
+
+
 def _wire(turn: Sequence[Message]) -> dict[str, Any]:
     """The messages that one role says in a row, as one: some models' templates take no two."""
     if all(message.picture is None for message in turn):
@@ -118,7 +126,8 @@ def _wire(turn: Sequence[Message]) -> dict[str, Any]:
     return {"role": turn[0].role, "content": content}
 
 
-def _reply(response: Any, request: Request, latency_s: float) -> Reply:
+def reply_of(response: Any, request: Request, latency_s: float) -> Reply:
+    """What came back, by LiteLLM's response; tokens and price are those that were checked."""
     choice = response.choices[0] if response.choices else None
     message = getattr(choice, "message", None)
     native = {**_native(choice), **_native(message)}

@@ -5,6 +5,7 @@ what is read; ``queries`` reads and prunes, ``jsonl`` publishes. ``location`` fi
 ``postgres`` are those there are, ``migrations`` opens older stores.
 """
 
+from lvlm2p_wrappers.store.batches import Batch, add_batch, batches_of, update_batch
 from lvlm2p_wrappers.store.jsonl import Loaded, export, load
 from lvlm2p_wrappers.store.location import DEFAULT, is_there, locate
 from lvlm2p_wrappers.store.queries import ModelUse, Pruned, Stats, answers, call, calls, prune, stats
@@ -12,12 +13,15 @@ from lvlm2p_wrappers.store.store import Store
 
 __all__ = [
     "DEFAULT",
+    "Batch",
     "Loaded",
     "ModelUse",
     "Pruned",
     "Stats",
     "Store",
+    "add_batch",
     "answers",
+    "batches_of",
     "call",
     "calls",
     "export",
@@ -26,4 +30,5 @@ __all__ = [
     "locate",
     "prune",
     "stats",
+    "update_batch",
 ]

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from .answers import fitting_answer
 from .anthropic import Anthropic
+from .batches import Batches
 from .conversation import TOKENS_PER_PICTURE, Outcome, Refused, Seen, Wire
 from .exchange import Exchange
 from .faults import INVALID_BYTES, Fault
@@ -55,6 +56,8 @@ class Provider:
 
     Attributes:
         strays: the requests that arrived where no provider is, by path, with their headers and bodies.
+        batches: the batches of requests, and what goes wrong with them.
+        batches: the batches of requests, and what goes wrong with them.
         together: no reply is sent before so many requests have been in flight at once.
     """
 
@@ -72,6 +75,8 @@ class Provider:
         self.tokens_per_picture = tokens_per_picture
         self.log: list[Exchange] = []
         self.strays: list[tuple[str, dict[str, str], bytes]] = []
+        self.batches = Batches()
+        self.batches = Batches()
         self.in_flight = self.peak_in_flight = self.together = 0
         self._port = port
         self._loop = asyncio.new_event_loop()
@@ -130,6 +135,10 @@ class Provider:
         application = web.Application(client_max_size=2**26)
         for wire in WIRES.values():
             application.router.add_post(wire.base + wire.route, self._handler(wire))
+            if wire.name in ("openai", "vllm"):
+                self.batches.add_routes(application, self, wire)
+            if wire.name in ("openai", "vllm"):
+                self.batches.add_routes(application, self, wire)
         application.router.add_post("/ollama/api/show", _show_model)
         application.router.add_get("/log", self._show_log)
         application.router.add_route("*", "/{stray:.*}", self._stray)
