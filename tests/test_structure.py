@@ -58,11 +58,8 @@ MAY_IMPORT = {
         "records",
         "redaction",
         "replies",
-<<<<<<< HEAD
         "saved_picture",
-=======
         "store",
->>>>>>> 8787f06 (Batches at half the price: lvlm2p label --batch, through LiteLLM, resumed from the store)
         "teacher",
         "units",
         "views",

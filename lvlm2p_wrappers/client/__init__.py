@@ -1,9 +1,8 @@
 """From a model string to a reply: retries, rate limit, price and budget."""
 
-from lvlm2p_wrappers.client.batches import BatchClient
 from lvlm2p_wrappers.client.budget import Budget
 from lvlm2p_wrappers.client.client import Client
 from lvlm2p_wrappers.client.event_loop import background_loop, submit
 from lvlm2p_wrappers.client.litellm_backend import Request
 
-__all__ = ["BatchClient", "Budget", "Client", "Request", "background_loop", "submit"]
+__all__ = ["Budget", "Client", "Request", "background_loop", "submit"]

@@ -13,12 +13,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from lvlm2p_wrappers.client import BatchClient, Request, call_of, pricing
-from lvlm2p_wrappers.client.batches import DISCOUNT, MOST_BYTES, MOST_REQUESTS, BatchResult, BatchState, size_of
+from lvlm2p_wrappers.client import Request, pricing
+from lvlm2p_wrappers.client.batches import (
+    DISCOUNT,
+    MOST_BYTES,
+    MOST_REQUESTS,
+    BatchClient,
+    BatchResult,
+    BatchState,
+    size_of,
+)
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TransportError, UsageError
-from lvlm2p_wrappers.records import Answer, Stage, View
+from lvlm2p_wrappers.records import Answer, Call, Reply, Stage, View
 from lvlm2p_wrappers.store import Batch, add_batch, batches_of, update_batch
 from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.teacher.bad_replies import described
 
 MOST_TRIES = 2
 """In how many batches a question is asked."""
@@ -219,20 +228,24 @@ class BatchJob:
                 charged += self._worst_case.usd(request) * DISCOUNT
             result = failed.get(key) or BatchResult(None, f"batch {batch.batch_id} {state.status} without its result")
             told = {"problem": result.problem, "status": result.status}
-            self._store.record(call_of(request).model_copy(update=told))
+            self._store.record(_call(request).model_copy(update=told))
         return charged
 
     def _record(self, request: Request, result: BatchResult) -> float:
         """Store an answer, or what was wrong with it; returns what it cost."""
         assert result.reply is not None
-        call, answer = call_of(request, result.reply), None
+        call, answer = _call(request, result.reply), None
         try:
             answer = Answer(request.question.read(result.reply.usable()), result.reply.model)
         except (BadReplyError, RecursionError) as error:
-            problem = " ".join(str(error).split())[:500]
-            call = call.model_copy(update={"outcome": "bad_reply", "problem": problem})
+            error = described(error, result.reply)
+            call = call.model_copy(update={"outcome": "bad_reply", "problem": f"{error.kind}: {error}"})
         self._store.record(call, answer)
         if result.reply.cost_usd is None:
             return self._worst_case.usd(request) * DISCOUNT
         self._worst_case.learn(request, result.reply.usage, within=True)
         return result.reply.cost_usd
+
+
+def _call(request: Request, reply: Reply | None = None) -> Call:
+    return Call.of(request.model, request.question, request.sampling, key=request.key, reply=reply)
