@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from lvlm2p_wrappers.client import catalogue
-from lvlm2p_wrappers.client.litellm_backend import Request, guard, reply_of, response_format, wire_message
+from lvlm2p_wrappers.client.litellm_backend import Request, guard, reply_of, response_format, wire_messages
 from lvlm2p_wrappers.client.litellm_loader import load_litellm
-from lvlm2p_wrappers.client.provider_errors import FailedCallError, classify
+from lvlm2p_wrappers.client.provider_errors import FailedCallError, Traffic, classify
 from lvlm2p_wrappers.errors import ModelError
 from lvlm2p_wrappers.records import Reply
 from lvlm2p_wrappers.redaction import short
@@ -185,11 +185,12 @@ class BatchClient:
             name = self._provider.upper()
             options["api_base"] = os.environ.get(f"{name}_API_BASE") or "https://api.openai.com/v1"
             options["api_key"] = os.environ.get(f"{name}_API_KEY") or "none"
+        traffic = Traffic()
         try:
-            with guard(self.model):
+            with guard(self.model) as traffic:
                 return function(custom_llm_provider=self._provider, timeout=_TIMEOUT_S, max_retries=0, **options)
         except Exception as error:
-            raise classify(error, self.model, _TIMEOUT_S) from error
+            raise classify(error, self.model, _TIMEOUT_S, traffic) from error
 
     def _repeated(self, call: Callable[[], T]) -> T:
         """Make a request that changes nothing, again after faults that may pass."""
@@ -219,7 +220,7 @@ def _line(request: Request) -> bytes:
     )
     options |= options.pop("extra_body", None) or {}
     options.pop("stream", None)
-    body = {"model": name, "messages": [wire_message(message) for message in request.question.messages], **options}
+    body = {"model": name, "messages": wire_messages(request), **options}
     row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return json.dumps(row).encode() + b"\n"
 
