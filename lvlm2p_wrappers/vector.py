@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from lvlm2p_wrappers.advice_panel import draw_sample
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.records import Advice
-from lvlm2p_wrappers.teacher import OnError, PendingAdvice, Teacher, TeacherOptions
+from lvlm2p_wrappers.teacher import OnError, PendingAdvice, Teacher, TeacherOptions, require_known
 from lvlm2p_wrappers.views import Viewer, vector_viewer
-from lvlm2p_wrappers.wrapper import INFO_KEY, MASK_KEY, refuse_taken_key, require_known
+from lvlm2p_wrappers.wrapper import INFO_KEY, MASK_KEY, refuse_taken_key
 
 
 class VectorTeacherWrapper(VectorWrapper[Any, Any, Any, Any, Any], gym.utils.RecordConstructorArgs):

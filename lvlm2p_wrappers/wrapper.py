@@ -10,7 +10,7 @@ from gymnasium.core import ActType, ObsType
 
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.records import Advice
-from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions
+from lvlm2p_wrappers.teacher import OnError, Teacher, TeacherOptions, require_known
 
 INFO_KEY, MASK_KEY = "teacher_probs", "_teacher_probs"
 
@@ -117,18 +117,6 @@ class TeacherWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.
             none = np.zeros(len(self._viewer.env_info.actions), np.float32)
             return {**info, INFO_KEY: none if probs is None else probs, MASK_KEY: probs is not None}
         return info if probs is None else {**info, INFO_KEY: probs}
-
-
-def require_known(on_error: str, ask_every: int) -> None:
-    """Raise if what to do on failure is misspelt, or how often to ask cannot be.
-
-    Raises:
-        UsageError: if it is.
-    """
-    if ask_every < 1:
-        raise UsageError(f"ask_every must be at least 1, not {ask_every}")
-    if on_error not in ("raise", "skip"):
-        raise UsageError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
 
 
 def refuse_taken_key(info: dict[str, Any]) -> None:

@@ -85,6 +85,11 @@ class Instructions:
         return tuple(action.name for action in self.actions(env_info))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
+    def frames(self, env_id: str) -> int:
+        """How many of the last pictures of an environment are shown."""
+        return self._options.frames_of(env_id)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def form(self, stage: Stage, env_info: EnvInfo) -> tuple[Schema, Callable[[str], str]]:
         """The schema of a stage's reply, and what checks such a reply."""
         if stage == "analysis":

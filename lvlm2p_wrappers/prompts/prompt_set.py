@@ -128,7 +128,7 @@ class PromptSet:
             "mission": view.mission,
             "carrying": view.carrying,
             "facts": dict(view.facts),
-            "frames": self.options.frames_of(view.env_id),
+            "frames": self._instructions.frames(view.env_id),
             "pictures": pictures,
             "history": [named[action] for action in view.history],
         }

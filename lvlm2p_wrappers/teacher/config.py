@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.store import DEFAULT, locate
+
+OnError = Literal["raise", "skip"]
 
 
 class TeacherOptions(TypedDict, total=False):
@@ -101,3 +103,15 @@ class TeacherConfig:
         """The same options with the store's real path: what ``"default"`` means may change in a process."""
         place = locate(self.store)
         return replace(self, store=None if place is None else str(place))
+
+
+def require_known(on_error: str, ask_every: int) -> None:
+    """Raise if what a wrapper is to do on failure is misspelt, or how often it is to ask cannot be.
+
+    Raises:
+        UsageError: if it is.
+    """
+    if ask_every < 1:
+        raise UsageError(f"ask_every must be at least 1, not {ask_every}")
+    if on_error not in ("raise", "skip"):
+        raise UsageError(f"on_error must be 'raise' or 'skip', not {on_error!r}")

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from lvlm2p_wrappers.client import background_loop
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.records import Advice, View, total
 from lvlm2p_wrappers.replies import distribution
+from lvlm2p_wrappers.teacher.config import OnError
 from lvlm2p_wrappers.teacher.resolver import Answered
 from lvlm2p_wrappers.teacher.session import PendingAdvice, Session
 from lvlm2p_wrappers.views import Viewer
-
-OnError = Literal["raise", "skip"]
 
 MOST_REMEMBERED = 20_000
 """How many views' advice is kept in memory, so that one that comes again needs neither picture nor store."""
