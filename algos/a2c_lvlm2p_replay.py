@@ -5,7 +5,7 @@ import math
 import os
 from collections import namedtuple
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,7 @@ class Args(TeacherFlags):
     success_return: float | None = None  # the return from which on an episode is a success, where no info says so
     total_timesteps: int = 30_000  # total timesteps of the experiment, all environments together
     learning_rate: float = 1e-3  # the learning rate of the optimizer
+    learning_rate_alone: float = 3e-4  # the learning rate once lam is 0
     num_envs: int = 8  # the number of parallel game environments
     num_steps: int = 16  # the number of steps to run in each environment per policy rollout
     num_steps_alone: int = 16  # the number of steps once lam is 0
@@ -75,6 +76,11 @@ class Args(TeacherFlags):
     def batch_size(self):
         """Frames of a rollout."""
         return self.num_envs * self.num_steps
+
+    @property
+    def alone(self):
+        """The flags once lam is 0."""
+        return replace(self, num_steps=self.num_steps_alone, learning_rate=self.learning_rate_alone)
 
 
 def make_env(args, idx, run_name):
@@ -288,7 +294,7 @@ class Labels:
         self.most = 2**30 // np.zeros(self.space.shape, self.space.dtype).nbytes  # views in a gigabyte
         self.kept = {}  # the label of each view: (n_actions,) by the bytes of the observation
         self.asked_now = set()  # views asked about in the present rollout
-        self.distances = []  # KL(teacher || student) of the last new labels, before the student learnt from them
+        self.distances = []  # KL(teacher || student) of each new label, before the student learnt from it
         self.asked = 0  # frames asked about so far
 
     def ask(self, envs, obs, global_step):
@@ -308,16 +314,14 @@ class Labels:
     def keep(self, agent, batch):
         """Keep a batch's labels; returns the student's mean distance to the last new ones, None if there are none."""
         self.asked_now.clear()
-        with torch.no_grad():
-            student, _ = agent(batch.obs)
+        student = agent(batch.obs)[0].detach()
         for row in batch.teacher_mask.nonzero().flatten().tolist():
             view, label = batch.obs[row].cpu().numpy().tobytes(), batch.teacher_probs[row]
             if view not in self.kept:
                 self.distances.append(distillation_loss(label, student[row], torch.tensor(True)).item())
             self.kept[view] = label.cpu()
         self.kept = dict([*self.kept.items()][-self.most :])
-        self.distances = self.distances[-256:]
-        return float(np.mean(self.distances)) if self.distances else None
+        return float(np.mean(self.distances[-256:])) if self.distances else None
 
     def learn(self, agent, optimizer, lam):
         """Some minibatches of the distillation loss over labels drawn from those kept; returns its mean."""
@@ -332,8 +336,7 @@ class Labels:
             batches.append((torch.as_tensor(views).to(device), torch.stack(probs).to(device)))
         # The critic shares most of the weights. It is held at its values, as Phasic Policy Gradient (Cobbe et al. 2021)
         # holds the policy: with a critic that is worth nothing, reinforcement ruins the student once lam has fallen.
-        with torch.no_grad():
-            values = [agent(views)[1] for views, _ in batches]
+        values = [agent(views)[1].detach() for views, _ in batches]
         for (views, probs), value_before in zip(batches, values, strict=True):
             student, value = agent(views)
             kl = distillation_loss(probs, student, torch.ones_like(value, dtype=torch.bool))
@@ -363,27 +366,25 @@ def train(args, envs, agent, optimizer, run, labels, weight, device):
     next_obs = torch.as_tensor(envs.reset(seed=seeds)[0], device=device)
     next_done = torch.zeros(args.num_envs, device=device)
     for iteration in itertools.count():
-        lam, num_steps = weight.lam, args.num_steps if weight.lam > 0 else args.num_steps_alone
-        if run.global_step + num_steps * args.num_envs > args.total_timesteps:
+        lam, now = weight.lam, args if weight.lam > 0 else args.alone
+        optimizer.param_groups[0]["lr"] = now.learning_rate
+        if run.global_step + now.batch_size > args.total_timesteps:
             break
         if lam > 0 and args.samples_every and iteration % args.samples_every == 0:
             labels.ask(envs, next_obs, run.global_step)
             run.add_samples(envs, agent(next_obs)[0].exp().numpy(force=True))
         ask = labels.ask if lam > 0 else lambda *_: None
-        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, num_steps, args, run, ask)
-        probs, mask = gather_labels(envs, args, rollout, run)
-        with torch.no_grad():
-            _, next_value = agent(next_obs)
+        rollout, next_obs, next_done = collect(agent, envs, next_obs, next_done, now.num_steps, args, run, ask)
+        next_value = agent(next_obs)[1].detach()
         advantages, returns = compute_gae(rollout, next_value, next_done, args)
-        batch = make_batch(rollout, advantages, returns, probs, mask)
+        batch = make_batch(rollout, advantages, returns, *gather_labels(envs, args, rollout, run))
         distance = labels.keep(agent, batch) if lam > 0 else None
-        measured = update(agent, optimizer, batch, args, lam)
+        measured = update(agent, optimizer, batch, now, lam)
         if lam > 0:
             measured |= labels.learn(agent, optimizer, lam)
             weight.update(run.global_step, distance, run.mean_return(50))
         if (variance := returns.var(correction=0)) > 0:
-            unexplained = (returns - rollout.values).var(correction=0) / variance
-            measured["losses/explained_variance"] = 1 - unexplained.item()
+            measured["losses/explained_variance"] = 1 - ((returns - rollout.values).var(correction=0) / variance).item()
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         run.log(measured, lam)
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
@@ -393,8 +394,7 @@ def train(args, envs, agent, optimizer, run, labels, weight, device):
 def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
     args.check()
-    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
-    with TrainingRun(name, resume=args.resume) as run, ExitStack() as at_end:
+    with TrainingRun(f"{args.env_id}__{args.exp_name}__{args.seed}", resume=args.resume) as run, ExitStack() as at_end:
         resumed = COMMAND_LINE.load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
         run.refuse_changes(vars(args), resumed["args"])
         run.track(vars(args))
@@ -405,7 +405,7 @@ def main(args):
         envs = make_envs(args, run.folder.name, **run.spent(resumed["run"]))
         agent = Agent(envs).to(device)
         optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
-        labels, weight = Labels(envs, args), Lambda(args.lam, args.lam_patience)
+        labels, weight = Labels(envs, args), Lambda(args.lam, args.lam_patience, agent, optimizer)
         if args.resume:
             labels.kept, labels.asked, labels.distances = resumed["labels"]
             weight.load_state(resumed["weight"])

@@ -283,9 +283,8 @@ def descend(agent, optimizer, loss, args):
 def update(agent, optimizer, batch, args, lam):
     """Some epochs of minibatches over one batch; returns the mean of each thing measured."""
     measured = defaultdict(list)
-    num_minibatches = args.num_minibatches * len(batch.obs) // args.batch_size
     for _ in range(args.update_epochs):
-        for rows in torch.randperm(len(batch.obs), device=batch.obs.device).tensor_split(num_minibatches):
+        for rows in torch.randperm(len(batch.obs), device=batch.obs.device).tensor_split(args.num_minibatches):
             loss, values = ppo_loss(agent, Batch(*(column[rows] for column in batch)), args, lam)
             descend(agent, optimizer, loss, args)
             for name, value in values.items():

@@ -1,26 +1,23 @@
-"""Metrics of the committed rows and curves: frames to threshold, speed-ups, and whether a threshold is held.
+"""Metrics of the committed rows and looks: frames to threshold, speed-ups, and what is lost afterwards.
 
 Runs are summed up as Agarwal et al. (2021) recommend: by the interquartile mean over seeds, with the 95% interval of a
-percentile bootstrap. That of a speed-up resamples the seeds of plain and of taught runs apart, although runs of a seed
-begin with the same layouts. With five seeds the intervals are rather too narrow.
+percentile bootstrap. That of a speed-up resamples the seeds of plain and of taught runs apart. With five seeds the
+intervals are rather too narrow.
 """
 
 import csv
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from run import CURVE_COLUMNS, finished
+import reading
+from run import finished
 from scipy.stats import bootstrap, trim_mean
 from suites import SUITES
 
 BOOTSTRAPS = 2000
-LOOK_EVERY = 1024
-"""Frames between two looks at a run, where all runs are to be looked at equally often."""
-
-HELD_FOR = 5000
-"""Frames for which a mean return has to stay at its threshold, where that is asked."""
 
 
 class Results:
@@ -28,10 +25,9 @@ class Results:
 
     def __init__(self, folder):
         self.rows = finished(folder)
-        self.curves = {}
-        for row in read(folder / "curves.csv"):
-            values = [float(row[name] or "nan") for name in CURVE_COLUMNS[1:]]
-            self.curves.setdefault(row["id"], []).append(values)
+        self.looks = {}  # (returns, successes) of each run
+        for row in read(folder / "looks.csv"):
+            self.looks[row["id"]] = tuple(np.array(row[name].split(), float) for name in ("returns", "successes"))
         self.teachers = read(folder / "teachers.csv")
 
     def of(self, suite):
@@ -40,17 +36,25 @@ class Results:
         for cell in SUITES[suite](self.rows):
             row = self.rows.get(cell.id)
             found.setdefault((cell.task.name, cell.algo, cell.method), []).extend([row] if row else [])
-        return found
+        return {key: rows for key, rows in found.items() if rows}
 
-    def curve(self, row, column, frames):
-        """A run's return (1) or success (2) at some frames: the last value known at each, NaN before and after."""
-        steps, values = np.array(self.curves[row["id"]])[:, [0, column]].T
-        at = np.searchsorted(steps, frames, side="right") - 1
-        return np.where((at >= 0) & (frames <= steps[-1]), values[at], np.nan)
+    def curve(self, row, which, frames):
+        """A run's return (0) or success (1) at some frames: the last look at each, NaN before and after."""
+        values = self.looks[row["id"]][which]
+        at = np.asarray(frames) // reading.EVERY - 1
+        return np.where((at >= 0) & (at < len(values)), values[np.clip(at, 0, len(values) - 1).astype(int)], np.nan)
+
+    def afterwards(self, row):
+        """See `reading.afterwards`; None where the run never held its threshold or was not followed from there."""
+        if not row["held_frames"] or int(row["frames"]) < reading.end_of(int(row["held_frames"])) - reading.EVERY:
+            return None
+        returns = self.looks[row["id"]][0]
+        return reading.afterwards(returns, float(row["threshold"]), int(row["held_frames"]))
 
 
 def read(path):
     """The rows of a CSV file; none if it is not there."""
+    csv.field_size_limit(sys.maxsize)  # a long run has many looks
     return list(csv.DictReader(path.open())) if path.exists() else []
 
 
@@ -61,49 +65,14 @@ class Needed(NamedTuple):
     reached: np.ndarray
 
 
-def needed(rows, of=lambda row: float(row["solved_frames"] or "nan")):
-    """What some runs needed, by their first look at the threshold or by another measure of one run, NaN for never."""
-    frames, given = np.array([of(row) for row in rows]), np.array([float(row["frames"]) for row in rows])
+def needed(rows, of="held_frames"):
+    """What some runs needed until they held the threshold, or until their first look at it (`first_frames`)."""
+    frames, given = (
+        np.array([float(row[of] or "nan") for row in rows]),
+        np.array([float(row["frames"]) for row in rows]),
+    )
     reached = ~np.isnan(frames)
     return Needed(np.where(reached, frames, given), reached)
-
-
-def followed_to_the_end(rows):
-    """Whether none of the runs ended at its threshold, so that its last return is what it came to."""
-    return all(row["ended"] == "horizon" for row in rows)
-
-
-def final_returns(rows):
-    """The mean return in the last tenth of each run; and that it has one, as `needed` has."""
-    return np.array([float(row["final_return"]) for row in rows]), np.ones(len(rows), dtype=bool)
-
-
-def looked_at_alike(results, row, threshold):
-    """The frames that a run needed if it is looked at every 1,024 frames, whatever its rollouts are; NaN if never."""
-    frames = np.arange(LOOK_EVERY, int(row["frames"]) + 1, LOOK_EVERY)
-    reached = results.curve(row, 1, frames) >= threshold
-    if reached.any():
-        return float(frames[reached.argmax()])
-    # Where a run ended as soon as it got there, between two looks, the next one would have seen it.
-    return float(np.ceil(float(row["solved_frames"] or "nan") / LOOK_EVERY) * LOOK_EVERY)
-
-
-def held(results, row, threshold):
-    """The frames after which a run's mean return over the next 5,000 is at the threshold; NaN if never."""
-    end = int(row["frames"])
-    for start in np.array(results.curves[row["id"]])[:, 0]:
-        after = results.curve(row, 1, np.arange(start, start + HELD_FOR + 1, 256))
-        if start + HELD_FOR <= end and after.mean() >= threshold:
-            return float(start)
-    return float("nan")
-
-
-def return_afterwards(results, row):
-    """The mean return over the 5,000 frames after the threshold was reached; NaN if it was not."""
-    if not row["solved_frames"]:
-        return float("nan")
-    start = int(row["solved_frames"])
-    return float(np.nanmean(results.curve(row, 1, np.arange(start, start + HELD_FOR + 1, 256))))
 
 
 iqm = partial(trim_mean, proportiontocut=0.25)

@@ -1,15 +1,16 @@
 """Runs a suite of experiments in parallel processes; what is finished is kept, and skipped the next time.
 
-python benchmarks/run.py --suite headline
+python benchmarks/run.py --suite paper
 python benchmarks/run.py --suite tune --only GoToDoor --workers 4
 
 Each run is a process of its own with one torch thread. When it ends, its row is appended to results/runs.csv and its
-learning curve, thinned, to results/curves.csv; both name the run by a digest of its command, so that suites share what
+looks (see reading.py) to results/looks.csv; both name the run by a digest of its command, so that suites share what
 they have in common. A run that was killed left nothing there, and is made again.
 """
 
 import csv
 import fcntl
+import json
 import os
 import shlex
 import signal
@@ -21,16 +22,17 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import reading
 import suites
 import tyro
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("id", "task", "algo", "method", "seed", "frames", "ended", "threshold", "solved_frames", "solved_s")
-COLUMNS += ("final_return", "final_success", "labels", "calls", "steps_per_s", "command")
-CURVE_COLUMNS = ("id", "global_step", "mean_return_50", "success_100")
-POINTS = 100
+COLUMNS = ("id", "task", "algo", "method", "seed", "frames", "ended", "threshold", "held_frames", "first_frames")
+COLUMNS += ("held_s", "final_return", "final_success", "labels", "views", "calls", "steps_per_s", "command")
+LOOK_COLUMNS = ("id", "returns", "successes")
 PROCESSES = set()  # those under way
 
 
@@ -42,7 +44,7 @@ class Args:
     workers: int = 2  # processes at a time
     only: str = ""  # run only cells whose description has this in it: a task, a method, "seed 1"
     store: str = "default"  # where the teachers' answers are kept, for all runs
-    results: Path = RESULTS  # folder of runs.csv and curves.csv
+    results: Path = RESULTS  # folder of runs.csv and looks.csv
     dry_run: bool = False  # print the commands of what is missing, and end
 
 
@@ -62,97 +64,86 @@ def append(path, columns, rows):
         writer.writerows(rows)
 
 
-def curve_so_far(folder):
-    """The rows of a run's curve.csv up to now; one that is being written is left out."""
-    for path in Path(folder).glob("runs/*/curve.csv"):
-        text = path.read_text()
-        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
-    return []
-
-
-def solved_row(curve, threshold):
-    """The first row with a mean return of the last 50 episodes that reaches the threshold; None if there is none."""
-    reached = (row for row in curve if row["mean_return_50"] and float(row["mean_return_50"]) >= threshold)
-    return next(reached, None)
-
-
-def why_to_end(cell, curve, outpaced_at):
-    """Whether a run may end before its horizon: ``"solved"``, ``"outpaced"`` or ``""``."""
-    now, solved = int(curve[-1]["global_step"]) if curve else 0, solved_row(curve, cell.task.threshold)
-    if solved and cell.frames_after_solved is not None and now >= int(solved["global_step"]) + cell.frames_after_solved:
-        return "solved"
-    return "outpaced" if now > outpaced_at() else ""
+def why_to_end(cell, log, outpaced_at):
+    """Whether a run may end before its horizon: ``"held"``, ``"outpaced"`` or ``""``."""
+    held = reading.held(reading.looks(log, log.returns), cell.task.threshold) if log else np.nan
+    if log and log.frames >= cell.end(held):
+        return "held"
+    return "outpaced" if log and log.frames > outpaced_at() else ""
 
 
 def run(cell, store, outpaced_at):
-    """Train once; returns the run's row and its thinned curve."""
+    """Train once; returns the run's row and its looks."""
     command = shlex.split(cell.command)
     command = [sys.executable, str(ROOT / command[1]), *command[2:], "--store", store]
     started, ended = time.time(), ""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile("w+") as output:
         environ = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=place, env=environ, stdout=output, stderr=subprocess.STDOUT)
         PROCESSES.add(process)
         try:
             while process.poll() is None and not ended:
-                time.sleep(1)
-                ended = why_to_end(cell, curve_so_far(folder), outpaced_at)
+                time.sleep(2)
+                ended = why_to_end(cell, log_of(place), outpaced_at)
         finally:
             process.terminate()
             process.wait()
             PROCESSES.discard(process)
-        curve = curve_so_far(folder)
         if not ended and process.returncode:
             output.seek(0)
             raise RuntimeError(f"{cell.command}\n{output.read()[-2000:]}")
-    return row_of(cell, curve, ended or "horizon", time.time() - started), thinned(cell, curve)
+        (summary,) = Path(place).glob("runs/*/summary.json")
+        of_teacher = json.loads(summary.read_text())["teacher"] or {}
+        return row_of(cell, log_of(place), ended or "horizon", time.time() - started, of_teacher)
 
 
-def row_of(cell, curve, ended, seconds):
-    """What a run comes to."""
-    end, solved = curve[-1], solved_row(curve, cell.task.threshold)
-    last_tenth = [row for row in curve if int(row["global_step"]) > 0.9 * int(end["global_step"])]
-    final = {
-        name: round(sum(float(row[column] or "nan") for row in last_tenth) / len(last_tenth), 4)
-        for name, column in (("final_return", "mean_return_100"), ("final_success", "success_100"))
-    }
-    return {
+def log_of(place):
+    """The log of the one run in a place; None before there is one."""
+    return next((reading.read_log(folder) for folder in Path(place).glob("runs/*")), None)
+
+
+def row_of(cell, log, ended, seconds, of_teacher):
+    """What a run comes to, and its looks: up to where it was to end, not to where it was seen to be there."""
+    returns, successes = reading.looks(log, log.returns), reading.looks(log, log.successes)
+    held = reading.held(returns, cell.task.threshold)
+    n = int(np.fmin(cell.end(held), log.frames)) // reading.EVERY
+    returns, successes, rate = returns[:n], successes[:n], log.frames / seconds
+    row = {
         "id": cell.id,
         "task": cell.task.name,
         "algo": cell.algo,
         "method": cell.method,
         "seed": cell.seed,
-        "frames": end["global_step"],
+        "frames": n * reading.EVERY,
         "ended": ended,
         "threshold": cell.task.threshold,
-        "solved_frames": solved["global_step"] if solved else "",
-        "solved_s": round(int(solved["global_step"]) / float(solved["steps_per_s"]), 1) if solved else "",
-        **final,
-        "labels": end.get("labels", ""),
-        "calls": end.get("calls", ""),
-        "steps_per_s": round(int(end["global_step"]) / seconds, 1),
+        "held_frames": number(held),
+        "first_frames": number(reading.first(returns, cell.task.threshold)),
+        "held_s": number(held / rate),
+        "final_return": round(float(returns[-n // 10 :].mean()), 4),
+        "final_success": round(float(successes[-n // 10 :].mean()), 4),
+        "labels": of_teacher.get("labels", ""),
+        "views": of_teacher.get("distinct_views", ""),
+        "calls": of_teacher.get("calls", ""),
+        "steps_per_s": round(rate, 1),
         "command": cell.command,
     }
+    texts = (" ".join(f"{value:.3f}" for value in values) for values in (returns, successes))
+    return row, dict(zip(LOOK_COLUMNS, (cell.id, *texts), strict=True))
 
 
-def thinned(cell, curve):
-    """Some rows of a curve: dense at its beginning, where taught students learn, and the last one."""
-    horizon = int(curve[-1]["global_step"])
-    wanted, rows = 0.0, []
-    for row in curve:
-        step = int(row["global_step"])
-        if step >= wanted or step == horizon:
-            rows.append({name: row.get(name, "") for name in CURVE_COLUMNS} | {"id": cell.id})
-            wanted = max(step * 1.04, step + horizon / POINTS / 10)
-    return rows
+def number(value):
+    """A whole number, or nothing for NaN."""
+    return "" if np.isnan(value) else round(value)
 
 
 def outpacer(cell, results):
-    """The frames after which a run of a race is of no interest: half as many again as the fastest one needed."""
+    """The frames after which a run of a race is of no interest: it holds half as late again as the best, or later."""
 
     def frames():
         rivals = (row for row in finished(results).values() if cell.races(row))
-        return 1.5 * min((int(row["solved_frames"]) for row in rivals if row["solved_frames"]), default=float("inf"))
+        best = min((int(row["held_frames"]) for row in rivals if row["held_frames"]), default=float("inf"))
+        return 1.5 * best + reading.HELD_FOR
 
     return frames if cell.is_race else lambda: float("inf")
 
@@ -202,12 +193,12 @@ def run_all(args, progress, pool):
             break
         for future in wait(under_way, return_when=FIRST_COMPLETED).done:
             cell = under_way.pop(future)
-            row, curve = future.result()
+            row, looks = future.result()
             if row["id"] not in finished(args.results):  # another runner may have been at it, too
-                append(args.results / "curves.csv", CURVE_COLUMNS, curve)
+                append(args.results / "looks.csv", LOOK_COLUMNS, [looks])
                 append(args.results / "runs.csv", COLUMNS, [row])
-            solved = row["solved_frames"] or "never"
-            progress.print(f"{describe(cell)}: solved at {solved}, {row['ended']} at {row['frames']} frames")
+            held = row["held_frames"] or "never"
+            progress.print(f"{describe(cell)}: held from {held}, {row['ended']} at {row['frames']} frames")
 
 
 if __name__ == "__main__":

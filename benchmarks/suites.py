@@ -5,44 +5,58 @@ import itertools
 import shlex
 from dataclasses import dataclass, field, replace
 
+from reading import FOLLOWED, end_of
+
 HORIZON = 300_000
-FOLLOWED = 100_000
-"""Frames for which learning curves are followed: plain PPO is above every threshold after two thirds of them, and what
-plain A2C needs beyond them is in the threshold suite."""
+HARD_HORIZON = 1_000_000
 
 
 @dataclass(frozen=True)
 class Task:
-    """An environment, the mean return that counts as solved, and how imperfect its teacher is."""
+    """An environment, the mean return that counts as solved, and how often its teacher errs."""
 
     env_id: str
     threshold: float
-    error: float
+    error: float = 0.04
 
     @property
     def name(self):
         """The env id without what all of them share."""
         return self.env_id.removeprefix("MiniGrid-").removesuffix("-v0")
 
-    def teacher(self, salt, error=None):
+    def teacher(self, salt, faults=None):
         """The embedded teacher whose mistakes are those of one salt."""
-        return f"embedded/minigrid-planner?error={self.error if error is None else error}&salt={salt}"
+        faults = f"error={self.error}" if faults is None else faults
+        return f"embedded/minigrid-planner?{faults}&salt={salt}"
+
+
+def by_name(*tasks):
+    """Tasks by their names."""
+    return {task.name: task for task in tasks}
 
 
 # Threshold: 0.95 times the mean return of the planner without errors, 0.91 on LavaGapS7 as in the paper.
-TASKS = {
-    task.name: task
-    for task in (
-        Task("MiniGrid-LavaGapS7-v0", 0.91, 0.04),
-        Task("MiniGrid-Dynamic-Obstacles-6x6-v0", 0.875, 0.0125),
-        Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.1),
-        Task("MiniGrid-GoToDoor-6x6-v0", 0.924, 0.02),
-    )
-}
+PAPER_TASKS = by_name(
+    Task("MiniGrid-LavaGapS7-v0", 0.91),
+    Task("MiniGrid-Dynamic-Obstacles-6x6-v0", 0.875, 0.0125),
+    Task("MiniGrid-Fetch-6x6-N2-v0", 0.931, 0.1),
+    Task("MiniGrid-GoToDoor-6x6-v0", 0.924, 0.02),
+)
+HARD_TASKS = by_name(
+    Task("MiniGrid-DoorKey-8x8-v0", 0.928),
+    Task("MiniGrid-LavaCrossingS9N2-v0", 0.907),
+    Task("MiniGrid-MultiRoom-N2-S4-v0", 0.798),
+    Task("MiniGrid-KeyCorridorS3R3-v0", 0.85),
+    Task("MiniGrid-UnlockPickup-v0", 0.901),
+    Task("MiniGrid-ObstructedMaze-1Dl-v0", 0.901),
+    Task("BabyAI-GoToLocal-v0", 0.883),
+    Task("BabyAI-PutNextS5N2-v0", 0.904),
+)
+TASKS = PAPER_TASKS | HARD_TASKS
 
 ALGOS = ("ppo", "a2c")
 
-# Plain RL, one thing at a time around a setting that learnt in first trials; and what our best method does besides.
+# Plain RL, one thing at a time around a setting that learnt in first trials; and what our method does besides.
 _PPO = {"num-envs": 8, "num-steps": 128, "update-epochs": 4}
 _A2C = {"num-envs": 8, "num-steps": 5, "learning-rate": 7e-4}
 TUNED = {
@@ -56,54 +70,21 @@ TUNED = {
         "learning rate 2e-3": _PPO | {"learning-rate": 2e-3},
         "entropy 0.003": _PPO | {"ent-coef": 0.003},
         "entropy 0.03": _PPO | {"ent-coef": 0.03},
-        "as our best method's": _PPO | {"num-steps": 32, "num-minibatches": 2},
+        "as our method's": _PPO | {"num-steps": 16, "num-minibatches": 1},
     },
     "a2c": {
         "base": _A2C,
-        "16 steps": _A2C | {"num-steps": 16},
         "16 envs": _A2C | {"num-envs": 16},
-        "learning rate 3e-4": _A2C | {"learning-rate": 3e-4},
-        "learning rate 2e-3": _A2C | {"learning-rate": 2e-3},
         "entropy 0.003": _A2C | {"ent-coef": 0.003},
         "entropy 0.03": _A2C | {"ent-coef": 0.03},
-        "entropy 0.1": _A2C | {"ent-coef": 0.1},
         "GAE 0.95": _A2C | {"gae-lambda": 0.95},
-        "as our best method's": _A2C | {"num-steps": 16, "learning-rate": 1e-3, "gae-lambda": 0.95},
+        "as our method's": _A2C | {"num-steps": 16, "learning-rate": 1e-3, "gae-lambda": 0.95},
     },
 }
+TUNED_ON_HARD = ("8 epochs, 8 minibatches", "8 epochs", "entropy 0.03")
 
-# The best of them by the mean frames of three seeds, task by task.
-PLAIN = {
-    "ppo": {
-        "LavaGapS7": "8 epochs",
-        "Dynamic-Obstacles-6x6": "8 epochs, 8 minibatches",
-        "Fetch-6x6-N2": "8 epochs, 8 minibatches",
-        "GoToDoor-6x6": "8 epochs",
-    },
-    "a2c": {
-        "LavaGapS7": "16 envs",
-        "Dynamic-Obstacles-6x6": "entropy 0.1",  # none got there; this one learnt something
-        "Fetch-6x6-N2": "GAE 0.95",
-        "GoToDoor-6x6": "entropy 0.03",
-    },
-}
-
-# The flags of the paper's method and of ours, both with the defaults of their scripts.
-PAPER, BEST = {"lam": 1}, {}
-# The paper's method as a setting of PPO's script with label replay, which alone can ask about a share of the frames.
-PAPER_SHARED = {"num-envs": 4, "num-steps": 64, "num-minibatches": 4}
-PAPER_SHARED |= {"lam-patience": 0, "label-temperature": 1, "replay-minibatches": 0}
-PARTS = {
-    "label replay": {"replay-minibatches": 0},
-    "decay": {"lam-patience": 0},
-    "short rollouts": {"num-steps": 128, "num-minibatches": 8, "replay-minibatches": 128},
-    "sharpened labels": {"label-temperature": 1},
-}
-# Where parts, teachers and labels are taken away.
-ABLATED = ("LavaGapS7", "GoToDoor-6x6")
-SHARES = (0.3, 0.1)
-# Errors meant to let a teacher succeed so often, its actions sampled; `teachers.py` says how often it does.
-ERRORS = {"0.8": {"LavaGapS7": 0.12, "GoToDoor-6x6": 0.14}, "0.6": {"LavaGapS7": 0.22, "GoToDoor-6x6": 0.22}}
+# The flags of the paper's method and of ours: both are the defaults of their scripts.
+PAPER, OURS = {"lam": 1}, {}
 
 
 @dataclass(frozen=True)
@@ -114,8 +95,8 @@ class Cell:
         method: what the cell shows, in the words of the tables.
         flags: the script's flags.
         replay: whether the script is the one with label replay.
-        frames_after_solved: how many frames after reaching the threshold a run may end (None: at its horizon).
-        is_race: whether a run may end once it is behind one of another method on the same task and seed.
+        follow: whether a run goes on after its threshold was held for 5,000 frames, to see what it loses.
+        is_race: whether a run may end once it is behind one of another setting on the same task and seed.
     """
 
     task: Task
@@ -125,7 +106,7 @@ class Cell:
     flags: dict = field(hash=False)
     replay: bool = False
     frames: int = HORIZON
-    frames_after_solved: int | None = None
+    follow: bool = True
     is_race: bool = False
 
     @property
@@ -141,134 +122,99 @@ class Cell:
     @property
     def id(self):
         """Names the command and how long it is followed."""
-        followed = f"{self.command} {self.frames_after_solved} {self.is_race}"
-        return hashlib.sha256(followed.encode()).hexdigest()[:10]
+        return hashlib.sha256(f"{self.command} {self.follow} {self.is_race}".encode()).hexdigest()[:10]
+
+    def end(self, held_at):
+        """The frame at which the run may end, NaN if it has not held its threshold."""
+        return end_of(held_at) - (0 if self.follow else FOLLOWED)
 
     def races(self, row):
         """Whether a finished run is of the same race."""
-        return (row["task"], row["algo"], row["seed"]) == (self.task.name, self.algo, str(self.seed)) and any(
-            row["method"] == f"tune: {name}" for name in TUNED[self.algo]
-        )
+        return (row["task"], row["algo"], row["seed"]) == (self.task.name, self.algo, str(self.seed)) and row[
+            "method"
+        ].startswith("tune: ")
 
 
-def plain(task, algo, setting, seed, **rules):
-    """A run of plain RL."""
-    return Cell(task, algo, f"tune: {setting}", seed, {"lam": 0, **TUNED[algo][setting]}, **rules)
-
-
-def taught(task, algo, method, seed, flags, error=None, **rules):
+def taught(task, algo, method, seed, flags, faults=None, **rules):
     """A run with the embedded teacher, whose mistakes are other ones for each seed."""
-    replay = method.startswith("best") or "ask-share" in flags
-    return Cell(task, algo, method, seed, {**flags, "model": task.teacher(seed, error)}, replay, **rules)
+    replay = not method.startswith("paper")
+    return Cell(task, algo, method, seed, {**flags, "model": task.teacher(seed, faults)}, replay, **rules)
+
+
+def settings(task, algo):
+    """The settings of plain RL that are tried on a task."""
+    return TUNED_ON_HARD if task.name in HARD_TASKS else tuple(TUNED[algo])
+
+
+def tuning(task, algo, setting, seed, frames=HORIZON):
+    """A run of the tuning. It is a race only among those of seed 1: the frames of other seeds are to be averaged."""
+    flags = {"lam": 0, **TUNED[algo][setting]}
+    return Cell(task, algo, f"tune: {setting}", seed, flags, frames=frames, follow=False, is_race=seed == 1)
+
+
+def late(row):
+    """How late a run of the tuning holds its threshold, and how bad it is in the end; ordered, best first."""
+    return float(row["held_frames"] or "inf"), -float(row["final_return"])
 
 
 def tune(rows):
     """Plain RL, tuned before anything taught is measured.
 
-    All settings on seed 1; the best two of those that got there on seeds 2 and 3 too.
+    All settings on seed 1; on the paper's tasks the best two of those that got there on seeds 2 and 3 too.
     """
-    for algo, settings in TUNED.items():
-        for task in TASKS.values():
-            # A race only among the settings of seed 1: the frames of the other seeds are to be averaged.
-            cells = {name: plain(task, algo, name, 1, frames_after_solved=0, is_race=True) for name in settings}
+    for algo, task in itertools.product(ALGOS, TASKS.values()):
+        if algo == "ppo" or task.name in PAPER_TASKS:
+            cells = {name: tuning(task, algo, name, 1) for name in settings(task, algo)}
             yield from cells.values()
-            solved = {name: _frames(rows.get(cell.id)) for name, cell in cells.items()}
-            if None not in solved.values():
-                best = sorted((name for name in solved if solved[name] < float("inf")), key=solved.get)[:2]
-                for name in best:
-                    yield from (plain(task, algo, name, seed, frames_after_solved=0) for seed in (2, 3))
+            found = {name: rows.get(cell.id) for name, cell in cells.items()}
+            if task.name in PAPER_TASKS and None not in found.values():
+                solved = [name for name in cells if found[name]["held_frames"]]
+                best = sorted(solved, key=lambda name: late(found[name]))[:2]
+                for name, seed in itertools.product(best, (2, 3)):
+                    yield tuning(task, algo, name, seed)
 
 
-def _frames(row):
-    """The frames that a run needed; None if it has not been made."""
-    return row and float(row["solved_frames"] or "inf")
+def best_setting(rows, task, algo):
+    """The setting of plain RL that is best by the mean frames of as many seeds as any has; None before the tuning."""
+    found = {
+        name: [rows[cell.id] for seed in (1, 2, 3) if (cell := tuning(task, algo, name, seed)).id in rows]
+        for name in settings(task, algo)
+    }
+    most = max(map(len, found.values()))
+    if most == 0:
+        return None
+    order = {name: sum(late(row)[0] for row in of) for name, of in found.items() if len(of) == most}
+    return min(order, key=lambda name: (order[name], late(found[name][0])))
 
 
-def headline(_rows):
-    """Plain RL, the paper's method, and the best one: four tasks, two algorithms, five seeds."""
-    for seed in range(1, 6):
-        for algo, task in itertools.product(ALGOS, TASKS.values()):
-            if task.name in PLAIN[algo]:
-                yield replace(plain(task, algo, PLAIN[algo][task.name], seed, frames=FOLLOWED), method="plain")
-            # Its teacher is asked at every frame for ever, so that it is followed a little beyond the threshold only.
-            yield taught(task, algo, "paper", seed, PAPER, frames=FOLLOWED, frames_after_solved=10_000)
-            yield taught(task, algo, "best", seed, BEST, frames=FOLLOWED)
-
-
-def threshold(_rows):
-    """Samples to threshold alone: every run ends where it gets there, so that many seeds cost little."""
-    for seed in range(1, 6):
-        for algo, task in itertools.product(ALGOS, TASKS.values()):
-            setting = PLAIN[algo].get(task.name)
-            if setting:  # the runs of the tuning are among these
-                yield replace(
-                    plain(task, algo, setting, seed, frames_after_solved=0, is_race=seed == 1), method="plain"
-                )
-            for method, flags in (("paper", PAPER), ("best", BEST)):
-                yield taught(task, algo, method, seed, flags, frames_after_solved=0)
-
-
-def whole(cells):
-    """Those among some cells that others are compared with when something is taken away."""
-    return (cell for cell in cells if cell.algo == "ppo" and cell.task.name in ABLATED and cell.seed <= 3)
-
-
-def ablation(_rows):
-    """The paper's Fig. 4, and the best method with each of its parts taken away."""
-    yield from whole(threshold(_rows))
-    for seed, name in itertools.product((1, 2, 3), ABLATED):
-        task = TASKS[name]
-        methods = {f"paper, lambda {lam}": {"lam": lam} for lam in (0.1, 0.5, 2, 5)}
-        methods |= {"paper, hard labels": PAPER | {"label-type": "hard"}}
-        methods |= {f"best without {part}": without for part, without in PARTS.items()}
+def compared(rows, tasks, algo, seeds, methods, horizon):
+    """Plain RL's best setting and some methods, seed by seed."""
+    for seed, task in itertools.product(seeds, tasks.values()):
+        if setting := best_setting(rows, task, algo):
+            yield replace(tuning(task, algo, setting, seed, frames=horizon), method="plain")
         for method, flags in methods.items():
-            yield taught(task, "ppo", method, seed, flags, frames=30_000, frames_after_solved=0)
-        # Four epochs of two minibatches, and the 32 that the best method replays.
-        extra = {"lam": 0, "num-envs": 8, "num-steps": 32, "num-minibatches": 2, "update-epochs": 20}
-        yield Cell(task, "ppo", "plain, as many minibatches", seed, extra, frames=30_000, frames_after_solved=0)
+            # The paper's method asks about every frame for ever: it is followed for the 5,000 frames alone.
+            yield taught(task, algo, method, seed, flags, follow=method != "paper", frames=HORIZON)
 
 
-def quality(rows):
-    """Worse teachers, and fewer labels."""
-    yield from worse_teachers(rows)
-    yield from fewer_labels()
+def paper(rows):
+    """The paper's four tasks, two algorithms, five seeds."""
+    for algo in ALGOS:
+        yield from compared(rows, PAPER_TASKS, algo, range(1, 6), {"ours": OURS, "paper": PAPER}, HORIZON)
 
 
-def worse_teachers(rows):
-    """The paper's method and the best one, followed to the end, with teachers that fail more and more often."""
-    for cell in whole(headline(rows)):
-        if cell.method == "plain":
-            yield cell
-        elif cell.method == "best":
-            yield replace(cell, method="best, teacher 0.96")
-    for seed, name in itertools.product((1, 2, 3), ABLATED):
-        task = TASKS[name]
-        # The paper's method asks about every frame to the end, which takes several times as long.
-        yield taught(task, "ppo", "paper, teacher 0.96", seed, PAPER, frames=60_000)
-        for success, errors in ERRORS.items():
-            for method, flags, frames in (("paper", PAPER, 60_000), ("best", BEST, FOLLOWED)):
-                yield taught(task, "ppo", f"{method}, teacher {success}", seed, flags, errors[name], frames=frames)
-
-
-def fewer_labels():
-    """The same two where only a share of the frames is asked about; the best one with a tenth on all four tasks."""
-    methods = {"paper": PAPER, "best": BEST}
-    for seed, task, method, share in itertools.product((1, 2, 3), TASKS.values(), methods, (1, *SHARES)):
-        if task.name in ABLATED or (method != "paper" and share in (1, min(SHARES))):
-            flags = methods[method]
-            if share < 1:
-                flags = (PAPER_SHARED if method == "paper" else flags) | {"ask-share": share}
-            rules = {"frames": HORIZON if share == 1 else 60_000, "frames_after_solved": 0}
-            yield taught(task, "ppo", f"{method}, {share:.0%} of the labels", seed, flags, **rules)
+def hard(rows):
+    """Eight tasks with sparse rewards, PPO, three seeds."""
+    yield from compared(rows, HARD_TASKS, "ppo", range(1, 4), {"ours": OURS}, HARD_HORIZON)
 
 
 def smoke(_rows):
     """One small task, two seeds: whether the machinery works."""
     task = Task("MiniGrid-Empty-5x5-v0", 0.9, 0.0)
     for algo, seed in itertools.product(ALGOS, (1, 2)):
-        yield Cell(task, algo, "plain", seed, {"lam": 0}, frames=2000)
-        yield taught(task, algo, "paper", seed, PAPER, frames=2000, frames_after_solved=0)
-        yield taught(task, algo, "best", seed, BEST, frames=2000)
+        yield Cell(task, algo, "plain", seed, {"lam": 0}, frames=2048)
+        yield taught(task, algo, "paper", seed, PAPER, frames=2048, follow=False)
+        yield taught(task, algo, "ours", seed, OURS, frames=2048, follow=False)
 
 
-SUITES = {suite.__name__: suite for suite in (tune, threshold, headline, ablation, quality, smoke)}
+SUITES = {suite.__name__: suite for suite in (tune, paper, hard, smoke)}

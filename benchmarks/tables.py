@@ -1,22 +1,13 @@
 """Writes every table of the results into the README and the pages of docs/, between its pair of markers."""
 
-import itertools
 from functools import partial
 
 import numpy as np
-from measures import (
-    final_returns,
-    followed_to_the_end,
-    held,
-    iqm,
-    looked_at_alike,
-    needed,
-    return_afterwards,
-    speed_up,
-)
-from suites import ALGOS, SHARES, TASKS
+from measures import iqm, needed, speed_up
+from suites import ALGOS, HARD_TASKS, PAPER_TASKS
 
-NAMES = {"plain": "alone, best of the tuned settings", "paper": "the paper's method", "best": "our best method"}
+NAMES = {"plain": "alone, best of the tuned settings", "paper": "the paper's method", "ours": "ours"}
+TASKS_OF = {"paper": PAPER_TASKS, "hard": HARD_TASKS}
 
 
 def table(header, rows):
@@ -25,150 +16,99 @@ def table(header, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def with_range(rows, key, digits=2):
+def with_range(rows, key, digits=0):
     """The interquartile mean of a column of some runs, its least and greatest, and how many runs have none."""
     values = [float(row[key]) for row in rows if row[key]]
     missing = f"; {len(rows) - len(values)} of {len(rows)} never" if len(values) < len(rows) else ""
     if not values:
-        return "never"
+        return f"not in {min(int(row['frames']) for row in rows):,}" if "frames" in key else ""
     if len(values) == 1:
         return f"{values[0]:,.{digits}f}{missing}"
     return f"{iqm(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f}){missing}"
 
 
-def headline_table(results):
-    """Samples to threshold and speed-ups, by task; and the geometric means."""
-    headline, lines = results.of("threshold"), []
+def after(results, rows):
+    """Over the seeds of a method, after the threshold is held: the lowest share of good looks, and the lowest look."""
+    found = [values for row in rows if (values := results.afterwards(row))]
+    return f"{min(share for share, _ in found):.0%}, {min(low for _, low in found):.2f}" if found else ""
+
+
+def suite_table(results, suite):
+    """Frames to threshold, held and at the first look; speed-ups; what comes after; and the geometric means."""
+    found, lines = results.of(suite), []
     for algo in ALGOS:
         pairs = {}
-        for task, method in itertools.product(TASKS, NAMES):
-            plain, rows = headline.get((task, algo, "plain")), headline.get((task, algo, method))
-            if plain and rows:
-                pairs.setdefault(method, []).append((needed(plain), needed(rows)))
-                faster = "1" if method == "plain" else speed_up(pairs[method][-1:])
-                frames, seconds = with_range(rows, "solved_frames", 0), with_range(rows, "solved_s", 0)
-                lines.append([task, algo.upper(), NAMES[method], len(rows), frames, faster, seconds])
+        for task in TASKS_OF[suite]:
+            plain = found.get((task, algo, "plain"))
+            for method, name in NAMES.items():
+                if rows := found.get((task, algo, method)):
+                    faster = ["", ""]
+                    if plain and method != "plain":
+                        keys = ("held_frames", "first_frames")
+                        pairs.setdefault(method, []).append([(needed(plain, k), needed(rows, k)) for k in keys])
+                        faster = [speed_up([pair]) for pair in pairs[method][-1]]
+                    frames = with_range(rows, "held_frames"), with_range(rows, "first_frames")
+                    lines.append([task, algo.upper(), name, len(rows), *frames, *faster, after(results, rows)])
         for method, of_tasks in pairs.items():
-            if method != "plain" and len(of_tasks) == len(TASKS):
-                mean = f"**{speed_up(of_tasks)}**"
-                lines.append(["**geometric mean**", algo.upper(), NAMES[method], "", "", mean, ""])
-    columns = ["task", "student", "method", "seeds", "frames to threshold", "speed-up", "seconds"]
-    return table(columns, lines)
+            means = [f"**{speed_up(of_both)}**" for of_both in zip(*of_tasks, strict=True)]
+            tasks = f"{len(of_tasks)} of {len(TASKS_OF[suite])} tasks"
+            lines.append([f"**geometric mean**, {tasks}", algo.upper(), NAMES[method], "", "", "", *means, ""])
+    columns = ["held from frame", "first look", "speed-up, held", "by the first look", "afterwards"]
+    return table(["task", "student", "method", "seeds", *columns], lines)
 
 
-def readme_table(results, algo="ppo"):
-    """Samples to threshold of the three methods side by side, a row a task: the short form of the headline table."""
-    headline, lines = results.of("threshold"), []
-    for task in TASKS:
-        plain = headline.get((task, algo, "plain"))
-        cells = [with_range(plain, "solved_frames", 0)] if plain else ["-"]
-        for method in ("paper", "best"):
-            rows = headline.get((task, algo, method))
-            frames = with_range(rows, "solved_frames", 0).split(" (")[0] if rows else "-"
-            cells.append(f"{frames}, {speed_up([(needed(plain), needed(rows))])}" if plain and rows else frames)
+def readme_table(results):
+    """Frames until the threshold is held by the three methods side by side, PPO: the short form of the first table."""
+    found, lines = results.of("paper"), []
+    for task in PAPER_TASKS:
+        plain, cells = found.get((task, "ppo", "plain")), []
+        for method in NAMES:
+            rows = found.get((task, "ppo", method))
+            frames = with_range(rows, "held_frames") if rows else "-"
+            is_taught = plain and rows and method != "plain"
+            pair = [(needed(plain), needed(rows))] if is_taught else None
+            cells.append(f"{frames.split(' (')[0]}, {speed_up(pair)}" if pair else frames)
         lines.append([task, *cells])
-    return table(["task", f"{algo.upper()} alone, tuned", "the paper's method", "our variant"], lines)
+    return table(["task", "PPO alone, tuned", "the paper's method", "ours"], lines)
 
 
 def commands_table(results, script):
-    """The command of every kind of run of a script in the threshold suite; other seeds differ in seed and salt."""
+    """The command of every kind of run of a script; other seeds differ in seed and salt."""
     lines = []
-    for (task, _, method), rows in results.of("threshold").items():
-        if rows and f"algos/{script}.py" in rows[0]["command"]:
+    for (task, _, method), rows in (results.of("paper") | results.of("hard")).items():
+        if f"algos/{script}.py" in rows[0]["command"]:
             lines.append([task, method, f"`{rows[0]['command']}`"])
     return table(["task", "method", "command"], lines)
 
 
 def tuning_table(results):
-    """Frames to threshold of plain RL, by setting."""
+    """Frames until plain RL held the threshold, by setting."""
     lines = []
     for (task, algo, method), rows in results.of("tune").items():
-        frames = [row["solved_frames"] or f"not in {int(row['frames']):,} ({row['ended']})" for row in rows]
-        if frames:
-            lines.append([task, algo.upper(), method.removeprefix("tune: "), ", ".join(frames)])
-    return table(["task", "student", "setting", "frames to threshold, seed by seed"], lines)
+        frames = [row["held_frames"] or f"not in {int(row['frames']):,} ({row['ended']})" for row in rows]
+        lines.append([task, algo.upper(), method.removeprefix("tune: "), ", ".join(frames)])
+    return table(["task", "student", "setting", "held from frame, seed by seed"], lines)
 
 
 def comparison_table(results, suite):
-    """Frames to threshold of every method of a suite, task by task; and the return of runs followed to the end."""
+    """Frames to threshold of every method of a suite, what comes after, and the return in the end."""
     lines = []
     for (task, algo, method), rows in results.of(suite).items():
-        if rows:
-            solved = sum(bool(row["solved_frames"]) for row in rows)
-            figures = with_range(rows, "solved_frames", 0), f"{solved} of {len(rows)}"
-            figures += (with_range(rows, "labels", 0) if rows[0]["labels"] else "none",)
-            final = with_range(rows, "final_return", 3) if followed_to_the_end(rows) else ""
-            lines.append([task, algo.upper(), method, *figures, final])
-    lines.sort(key=lambda line: [*TASKS].index(line[0]))
-    columns = [
-        "task",
-        "student",
-        "method",
-        "frames to threshold",
-        "seeds that got there",
-        "labels",
-        "return at the end",
-    ]
-    return table(columns, lines)
-
-
-def fewer_labels_table(results):
-    """How many times as many frames our method needs with the smallest share of the labels as with all of them."""
-    quality, few, lines = results.of("quality"), f"{min(SHARES):.0%}", []
-    for method in ("best",):
-        pairs = []
-        for task in TASKS:
-            pair = [quality.get((task, "ppo", f"{method}, {share} of the labels")) for share in (few, "100%")]
-            if all(pair):
-                pairs.append([needed(rows) for rows in pair])
-                frames = [with_range(rows, "solved_frames", 0) for rows in reversed(pair)]
-                lines.append([task, method, *frames, with_range(pair[0], "labels", 0), speed_up(pairs[-1:])])
-        if len(pairs) == len(TASKS):
-            lines.append(["**geometric mean**", method, "", "", "", f"**{speed_up(pairs)}**"])
-    return table(["task", "method", "frames, all labels", f"frames, {few} of them", "labels then", "ratio"], lines)
-
-
-def stricter_table(results):
-    """Speed-ups if all runs are looked at equally often, and if the threshold has to be held; and what comes after."""
-    headline, first_looks, lines = results.of("headline"), results.of("threshold"), []
-    for algo, method in itertools.product(ALGOS, ("paper", "best")):
-        pairs = {"first": [], "alike": [], "held": []}
-        for task in TASKS.values():
-            plain, rows = first_looks[task.name, algo, "plain"], headline[task.name, algo, method]
-            if not (plain and rows):
-                continue
-            alike = partial(looked_at_alike, results, threshold=task.threshold)
-            # A2C alone is not followed beyond its threshold: that it holds it from there on is taken for granted.
-            holding = partial(held, results, threshold=task.threshold)
-            plain_held = needed(headline[task.name, algo, "plain"], holding) if algo == "ppo" else needed(plain)
-            pairs["first"].append((needed(plain), needed(rows)))
-            pairs["alike"].append((needed(plain, alike), needed(rows, alike)))
-            pairs["held"].append((plain_held, needed(rows, holding)))
-            after = [return_afterwards(results, row) for row in rows if row["solved_frames"]]
-            afterwards = f"{np.mean(after):.3f} ({task.threshold})" if after else ""
-            lines.append(
-                [task.name, algo.upper(), NAMES[method], *(speed_up(p[-1:]) for p in pairs.values()), afterwards]
-            )
-        if len(pairs["first"]) == len(TASKS):
-            means = (f"**{speed_up(of_tasks)}**" for of_tasks in pairs.values())
-            lines.append(["**geometric mean**", algo.upper(), NAMES[method], *means, ""])
-    columns = ["first look at the threshold", "a look every 1,024 frames", "held for 5,000 frames"]
-    return table(["task", "student", "method", *columns, "mean return in those (threshold)"], lines)
-
-
-def final_table(results):
-    """Mean returns at the end of the curves, and how the best method's compare with plain RL's."""
-    lines = []
-    for suite, method in (("headline", "best"), ("quality", "best, teacher 0.8"), ("quality", "best, teacher 0.6")):
-        found = results.of(suite)
-        for (task, algo, of), rows in found.items():
-            plain = found.get((task, algo, "plain"))
-            if of == method and rows and plain:
-                ours, alone = final_returns(rows)[0], final_returns(plain)[0]
-                ratios = f"{iqm(ours) / iqm(alone):.3f}", f"{np.mean(ours) / np.mean(alone):.3f}"
-                lines.append([task, algo.upper(), method, len(rows), f"{iqm(ours):.3f}", f"{iqm(alone):.3f}", *ratios])
-    columns = ["seeds", "return at the end", "of plain RL", "ratio", "ratio of plain means"]
+        figures = with_range(rows, "held_frames"), after(results, rows), with_range(rows, "final_return", 3)
+        lines.append([task, algo.upper(), method, len(rows), *figures, with_range(rows, "labels")])
+    lines.sort(key=lambda line: line[0])
+    columns = ["seeds", "held from frame", "afterwards", "return at the end", "labels"]
     return table(["task", "student", "method", *columns], lines)
+
+
+def cost_table(results):
+    """What our method asks in a run: labels, distinct views, and the calls of an empty store."""
+    lines = []
+    for (task, algo, method), rows in (results.of("paper") | results.of("hard")).items():
+        if method == "ours":
+            asked = [with_range(rows, name) for name in ("held_frames", "labels", "views")]
+            lines.append([task, algo.upper(), len(rows), *asked])
+    return table(["task", "student", "seeds", "held from frame", "labels in all", "distinct views"], lines)
 
 
 def teacher_table(results):
@@ -190,16 +130,14 @@ def spread(rows, key):
 
 
 TABLES = {
-    "headline": headline_table,
+    "paper": partial(suite_table, suite="paper"),
+    "hard": partial(suite_table, suite="hard"),
     "readme": readme_table,
     "teachers": teacher_table,
     "tuning": tuning_table,
-    "ablation": partial(comparison_table, suite="ablation"),
+    "handover": partial(comparison_table, suite="handover"),
     "quality": partial(comparison_table, suite="quality"),
-    "fewer labels": fewer_labels_table,
-    "stricter": stricter_table,
-    "final": final_table,
-    "curves": partial(comparison_table, suite="headline"),
+    "cost": cost_table,
 }
 SCRIPTS = [f"{algo}_lvlm2p{replay}" for algo in ALGOS for replay in ("", "_replay")]
 TABLES |= {f"{script} commands": partial(commands_table, script=script) for script in SCRIPTS}
@@ -211,6 +149,6 @@ def write_tables(results, path):
     for name, make in TABLES.items():
         mark = f"<!-- {name} -->\n"
         if mark in text:
-            before, after = text.split(mark)
-            text = before + mark + make(results) + "\n<!-- end -->" + after.split("<!-- end -->", 1)[1]
+            before, after_it = text.split(mark)
+            text = before + mark + make(results) + "\n<!-- end -->" + after_it.split("<!-- end -->", 1)[1]
     path.write_text(text)

@@ -27,6 +27,12 @@ ENVS = (
     "MiniGrid-FourRooms-v0",
     "MiniGrid-DoorKey-8x8-v0",
     "MiniGrid-LavaCrossingS9N2-v0",
+    "MiniGrid-MultiRoom-N2-S4-v0",
+    "MiniGrid-KeyCorridorS3R3-v0",
+    "MiniGrid-UnlockPickup-v0",
+    "MiniGrid-ObstructedMaze-1Dl-v0",
+    "BabyAI-GoToLocal-v0",
+    "BabyAI-PutNextS5N2-v0",
 )
 
 

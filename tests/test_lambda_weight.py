@@ -68,3 +68,47 @@ def test_a_checkpoint_continues_where_the_weight_was():
         first.update(*row)
         second.update(*row)
     assert 0 < first.lam == second.lam < 1
+
+
+class Learner:
+    """What stands in for a student: its state is a number."""
+
+    def __init__(self):
+        self.weight = 0.0
+
+    def state_dict(self):
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state):
+        self.weight = state["weight"]
+
+
+# The best return is at frame 3000; from then on the student learns its teacher's errors by heart.
+PEAKED = [(1000, 0.2), (2000, 0.6), (3000, 0.9), (3500, 0.8), (4000, 0.7), (5000, 0.6), (6000, 0.5)]
+
+
+def test_when_the_weight_is_0_the_student_goes_back_to_its_best_and_stays_free_from_then_on():
+    learner = Learner()
+    weight = Lambda(1.0, 0.5, learner)
+    seen = []
+    for step, mean_return in PEAKED:
+        learner.weight = step
+        weight.update(step, None, mean_return)
+        seen.append((weight.lam, learner.weight))
+    assert seen[3][0] < 1
+    assert seen[3][1] == 3500  # on the way down it learns on
+    assert seen[5] == (0, 3000)
+    assert seen[6] == (0, 6000)
+
+
+def test_the_best_student_survives_a_kill():
+    learner, after = Learner(), Learner()
+    weight = Lambda(1.0, 0.5, learner)
+    for step, mean_return in PEAKED[:4]:
+        learner.weight = step
+        weight.update(step, None, mean_return)
+    resumed = Lambda(1.0, 0.5, after)
+    resumed.load_state(json.loads(json.dumps(weight.state())))
+    for step, mean_return in PEAKED[4:6]:
+        resumed.update(step, None, mean_return)
+    assert (resumed.lam, after.weight) == (0, 3000)

@@ -147,7 +147,7 @@ def of_falling_weight(replay, monkeypatch):
     """Have the weight of the labels fall with the updates, whatever the student learns."""
 
     class Falling:
-        def __init__(self, lam, _patience):
+        def __init__(self, lam, _patience, *_learners):
             self.lam, self.left = lam, [*FALLING[1:]]
 
         def update(self, *_measured):
@@ -174,6 +174,12 @@ def test_rollouts_may_be_longer_once_there_are_no_labels(replay, monkeypatch):
     assert [int(row["global_step"]) for row in curve_of(run_dir)] == [16, 32, 96, 160]
     _, run_dir = train(replay, **flags, lam=0, total_timesteps=200)
     assert [int(row["global_step"]) for row in curve_of(run_dir)] == [64, 128, 192]
+
+
+def test_once_lam_is_nothing_the_student_learns_in_smaller_steps(replay, monkeypatch):
+    of_falling_weight(replay, monkeypatch)
+    _, run_dir = train(replay, learning_rate=1e-3, learning_rate_alone=1e-4, total_timesteps=256)
+    assert scalars_of(run_dir)["charts/learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
 
 
 def test_as_lam_falls_fewer_labels_are_replayed(replay, monkeypatch):

@@ -22,6 +22,7 @@ from tests.algos.scripts import (
     curve_of,
     episodes_of,
     ppo,
+    ppo_replay,
     resume,
     scalars_of,
     student_of,
@@ -376,6 +377,9 @@ def test_advantages_that_cannot_be_normalized_are_refused(monkeypatch, capsys):
     code, message = called(ppo, monkeypatch, capsys, *flags)
     assert code == 2
     assert "--num-minibatches 4: give at most 3" in message
+    code, message = called(ppo_replay, monkeypatch, capsys, "--num-envs", 2, "--num-steps-alone", 3)
+    assert code == 2
+    assert "--num-minibatches-alone 4: give at most 3" in message
     code, message = called(a2c, monkeypatch, capsys, "--num-envs", 1, "--num-steps", 1, "--norm-adv")
     assert code == 2
     assert "--num-steps 1: give 2 or more" in message

@@ -63,8 +63,8 @@ def test_the_flags_around_the_teacher_are_the_same_for_both_algorithms(scripts):
 def test_the_papers_scripts_have_no_way_to_learn_beyond_its_ablations():
     ours, papers = ({field.name for field in dataclasses.fields(script.Args)} for script in (ppo_replay, ppo))
     assert papers - ours == {"label_type", "anneal_lr"}
-    learning = {"lam_patience", "label_temperature", "ask_share", "num_steps_alone"}
-    assert ours - papers == learning | {"replay_minibatches", "replay_batch"}
+    learning = {"lam_patience", "label_temperature", "ask_share", "num_steps_alone", "learning_rate_alone"}
+    assert ours - papers == learning | {"num_minibatches_alone", "replay_minibatches", "replay_batch"}
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, evaluate], ids=lambda script: Path(script.__file__).stem)
@@ -74,8 +74,10 @@ def test_every_flag_is_read_and_explained(script):
     read = {
         node.attr
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args", "now")
     }
+    flags_alone = [node for node in ast.walk(ast.parse(text)) if getattr(node, "name", "") == "alone"]
+    read |= {node.attr for alone in flags_alone for node in ast.walk(alone) if isinstance(node, ast.Attribute)}
     if issubclass(script.Args, TeacherFlags):
         assert {"model", "teacher_options"} <= read
         read |= {field.name for field in dataclasses.fields(TeacherFlags)}
