@@ -263,7 +263,7 @@ def labels_of(replay, **flags):
 
 def keep(replay, labels, agent, numbers, favourite=0):
     """Keep labels with one favourite action for views that are told apart by their first cell; returns the distance."""
-    obs = torch.zeros(len(numbers), *labels.shape, dtype=torch.uint8)
+    obs = torch.zeros(len(numbers), *labels.space.shape, dtype=torch.uint8)
     obs[:, 0] = torch.tensor(numbers)
     probs = torch.full((len(numbers), 7), 0.1 / 6)
     probs[:, favourite] = 0.9
@@ -304,7 +304,7 @@ def learnable(replay, **flags):
     torch.manual_seed(0)
     labels = labels_of(replay, **flags)
     agent = replay.Agent(some_envs(replay))
-    views = torch.randint(0, 2, (64, *labels.shape), dtype=torch.uint8)
+    views = torch.randint(0, 2, (64, *labels.space.shape), dtype=torch.uint8)
     labels.kept = {view.numpy().tobytes(): (3 * torch.randn(7)).softmax(-1) for view in views}
     return agent, torch.optim.Adam(agent.parameters(), lr=1e-3, eps=1e-5), labels, views
 
