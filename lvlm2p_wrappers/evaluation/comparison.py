@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lvlm2p_wrappers.evaluation.intervals import mean
-from lvlm2p_wrappers.evaluation.metrics import agrees, analysis_scores, cost, known, mass_fatal, mass_optimal
+from lvlm2p_wrappers.evaluation.metrics import agrees, analysis_scores, cost, known, mass_fatal, mass_optimal, regret
 from lvlm2p_wrappers.records import Label, Rate
 
 MIN_EPISODES = 10
@@ -42,6 +42,7 @@ METRICS: dict[str, Callable[[Label], float | None]] = {
     "best action optimal": agrees,
     "mass on optimal": mass_optimal,
     "mass on fatal": mass_fatal,
+    "regret": regret,
     "heading right": lambda label: analysis_scores(label).get("heading"),
     "cell right": lambda label: analysis_scores(label).get("cell"),
     "failures": lambda label: label.failure is not None,

@@ -1,7 +1,7 @@
 """The ground truth, from the environment's own state: the positions, the optimal actions and the fatal ones.
 
-It is for scoring only: no teacher ever sees it. It is known for the environments of the package ``minigrid``, whose
-rules are known here.
+It is for scoring only: no teacher ever sees it. It is known for environments with a table of transitions (``tabular``)
+and for those of the package ``minigrid``, whose rules are known here:
 
 * **Optimal** actions begin a shortest path to the next part of the mission. The embedded teacher's search finds it, on
   the true grid instead of a picture. A copy of the environment checks the result: it is stepped with every action.
@@ -28,15 +28,18 @@ from lvlm2p_wrappers.embedded_teacher.grid import HEADINGS, WALL, Scene, Thing, 
 from lvlm2p_wrappers.embedded_teacher.planner import make_plan
 from lvlm2p_wrappers.embedded_teacher.transition import canonical, ending
 from lvlm2p_wrappers.evaluation.objectives import Goal, Objective, objective
+from lvlm2p_wrappers.evaluation.tabular import has_table, tabular_truth
 from lvlm2p_wrappers.records import GroundTruth, Place
 
 _ROUNDING = 1e-6  # fewer extra steps than this are none
 
 
 def has_ground_truth(env: gym.Env[Any, Any]) -> bool:
-    """Whether the environment's rules are known here."""
+    """Whether the environment's rules are known here, or it has a table of them."""
     unwrapped = env.unwrapped
-    return isinstance(unwrapped, MiniGridEnv) and type(unwrapped).__module__.partition(".")[0] == "minigrid"
+    return has_table(env) or (
+        isinstance(unwrapped, MiniGridEnv) and type(unwrapped).__module__.partition(".")[0] == "minigrid"
+    )
 
 
 def ground_truth(env: gym.Env[Any, Any], actions: Sequence[str]) -> GroundTruth:
@@ -46,6 +49,8 @@ def ground_truth(env: gym.Env[Any, Any], actions: Sequence[str]) -> GroundTruth:
         env: an environment that :func:`has_ground_truth`.
         actions: the names of its actions, in the order of the action space.
     """
+    if has_table(env):
+        return tabular_truth(env, actions)
     grid: Any = env.unwrapped
     scene = scene_of(grid)
     found = objective(grid, scene.world)
@@ -64,10 +69,12 @@ def ground_truth(env: gym.Env[Any, Any], actions: Sequence[str]) -> GroundTruth:
 
 
 def best_actions(env: gym.Env[Any, Any], actions: Sequence[str]) -> tuple[str, ...]:
-    """The best actions by the search alone, for an expert policy; empty where it finds no path.
+    """The best actions by the search, or the table, alone, for an expert policy; empty where it finds no path.
 
     Of several parts that may come next the nearest one counts: else the path to one would undo that to another.
     """
+    if has_table(env):
+        return tabular_truth(env, actions).optimal
     grid: Any = env.unwrapped
     scene = scene_of(grid)
 

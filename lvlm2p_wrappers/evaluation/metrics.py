@@ -79,7 +79,7 @@ def analysis_scores(label: Label) -> dict[str, bool]:
     one; the words for what is there do not count. Empty without ground truth, or without an analysis of a grid.
     """
     found, truth = label.analysis, label.truth
-    if found is None or truth is None or not set(_GRID) <= set(found):
+    if found is None or truth is None or truth.row is None or not set(_GRID) <= set(found):
         return {}
     row, column = bool(found["agent_row"] == truth.row), bool(found["agent_column"] == truth.column)
     heading = bool(found["heading"] == truth.heading)
@@ -102,7 +102,7 @@ def _analysis(labels: Sequence[Label]) -> AnalysisMetrics | None:
     pairs = Counter(
         (label.truth.heading, str(label.analysis["heading"]))
         for label in labels
-        if label.truth and label.analysis and analysis_scores(label)
+        if label.truth and label.truth.heading and label.analysis and analysis_scores(label)
     )
     rates = {name: proportion([score[name] for score in scores]) for name in scores[0]}
     headings: tuple[Heading, ...] = get_args(Heading)
@@ -143,6 +143,13 @@ def mass_fatal(label: Label) -> float | None:
     return None if label.truth is None else _mass(label, label.truth.fatal)
 
 
+def regret(label: Label) -> float | None:
+    """The return that an action drawn from the distribution loses on average; None where that is not known."""
+    if label.probs is None or label.truth is None or not label.truth.regret:
+        return None
+    return sum(p * lost for p, lost in zip(label.probs, label.truth.regret, strict=True))
+
+
 def known(labels: Sequence[Label], metric: Callable[[Label], float | None]) -> list[float]:
     """The values of a metric for the labels that have one."""
     return [value for value in map(metric, labels) if value is not None]
@@ -161,11 +168,12 @@ def _action(labels: Sequence[Label]) -> ActionMetrics | None:
     confidence = np.array([max(label.probs or ()) for label in judged])
     right = [bool(agrees(label)) for label in judged]
     bins = _reliability(confidence, np.array(right, dtype=float))
-    optimal, fatal = known(labels, mass_optimal), known(labels, mass_fatal)
+    optimal, fatal, lost = (known(labels, metric) for metric in (mass_optimal, mass_fatal, regret))
     return ActionMetrics(
         agreement=proportion(right) if right else None,
         mass_optimal=mean(optimal) if optimal else None,
         mass_fatal=mean(fatal) if fatal else None,
+        regret=mean(lost) if lost else None,
         entropy=float(np.mean([_entropy(label.probs or ()) for label in labels])),
         ece=sum(row.n * abs(row.confidence - row.accuracy) for row in bins) / len(judged) if bins else None,
         reliability=bins,

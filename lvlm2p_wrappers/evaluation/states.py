@@ -76,6 +76,7 @@ def sample_states(
         frames: how many of the last pictures each view has; they do not tell it from others.
         own: what the user has shown and told.
     """
+    env.reset(seed=seed)  # some have no state before
     sampler = _Sampler(env, viewer(env, own), seed, judged=judged, frames=frames)
     if not has_ground_truth(env):
         sources = ("random",)

@@ -34,24 +34,27 @@ class GroundTruth(Record):
     """The environment's own state at one step, and the value of the actions in it. No teacher ever sees it.
 
     Attributes:
-        row: the agent's row, as printed beside the picture.
-        column: its column.
-        heading: the direction it faces.
+        row: the agent's row, as printed beside the picture; None where there is no grid.
+        column: its column; likewise.
+        heading: the direction it faces; likewise.
         targets: the cells that fulfil the part of the mission that comes next.
         also: the cells of the mission's other parts: an analysis may name them as targets, too.
         hazards: the cells that end the episode without a reward, as the prompts' rules define them.
         optimal: the names of the optimal actions; empty where they are not known.
+        regret: how much less each action is worth than the best one, in the order of the actions; empty where that is
+            not known.
         fatal: the names of the actions that end the episode without a reward.
     """
 
-    row: Integer
-    column: Integer
-    heading: Heading
-    targets: tuple[Place, ...]
+    row: Integer | None = None
+    column: Integer | None = None
+    heading: Heading | None = None
+    targets: tuple[Place, ...] = ()
     also: tuple[Place, ...] = ()
-    hazards: tuple[Place, ...]
+    hazards: tuple[Place, ...] = ()
     optimal: tuple[str, ...]
-    fatal: tuple[str, ...]
+    fatal: tuple[str, ...] = ()
+    regret: tuple[float, ...] = ()
 
 
 class Label(Record):

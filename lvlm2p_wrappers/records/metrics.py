@@ -49,11 +49,16 @@ class CalibrationBin(Record):
 
 
 class ActionMetrics(Record):
-    """The quality of the second stage's distributions; ``ece`` is the expected calibration error."""
+    """The quality of the second stage's distributions.
+
+    ``regret`` is the return that an action drawn from them loses on average, where the values of actions are known;
+    ``ece`` is the expected calibration error.
+    """
 
     agreement: Rate | None
     mass_optimal: Rate | None
     mass_fatal: Rate | None
+    regret: Rate | None = None
     entropy: float
     ece: float | None
     reliability: tuple[CalibrationBin, ...]

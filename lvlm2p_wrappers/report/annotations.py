@@ -55,7 +55,9 @@ def findings(label: Label) -> tuple[Finding, ...]:
         return tuple(_field(name, _text(value)) for name, value in label.analysis.items())
     truth, scores = label.truth, analysis_scores(label)
     targets, also, hazards = (truth.targets, truth.also, truth.hazards) if truth else ((), (), ())
-    true_cell, true_heading = (_cell(truth.row, truth.column), truth.heading) if truth else ("", "")
+    true_cell = true_heading = ""
+    if truth is not None and truth.row is not None and truth.column is not None:
+        true_cell, true_heading = _cell(truth.row, truth.column), truth.heading or ""
     return (
         _field("agent", _cell(grid.agent_row, grid.agent_column), true_cell, scores.get("cell")),
         _field("heading", grid.heading, true_heading, scores.get("heading")),
@@ -143,7 +145,7 @@ def reply_verdict(label: Label) -> str:
 
 def heading(label: Label) -> str:
     """The agent's true heading; the analysis's where the truth is not known, ``"unknown"`` without either."""
-    if label.truth is not None:
+    if label.truth is not None and label.truth.heading is not None:
         return label.truth.heading
     grid = _grid(label)
     return "unknown" if grid is None else grid.heading

@@ -47,7 +47,7 @@ def test_an_environment_with_few_states_gives_those_it_has():
 
 
 def test_without_ground_truth_all_states_are_random_ones():
-    found = states("FrozenLake-v1", 8)
+    found = states("Blackjack-v1", 8)
     assert {state.source for state in found} == {"random"}
     assert {state.truth for state in found} == {None}
 
