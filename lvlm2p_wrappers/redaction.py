@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import functools
 import html
-import json
 import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from urllib.parse import quote
+from urllib.parse import unquote
 
 MOST_QUOTED = 300
 """How much of a provider's message is quoted."""
@@ -21,8 +20,12 @@ MIN_LENGTH = 8
 # Keys by their look, also where a provider shows them with asterisks in the middle, and Google's.
 _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk-|gsk_|xai-|hf_)[\w*-]{6,}|\bAIza[\w-]{20,}")
 _MARKS_OF_KEYS = ("sk-", "gsk_", "xai-", "hf_", "AIza")  # found in a tenth of the time
-_PASSWORD_IN_URL = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
+_PASSWORD_IN_URL = re.compile(r"(?:://[^\s/:@]*:|https?://)([^\s/:@]+)@")
+_ENDS = ("KEY", "KEY_ID", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "JWT", "TOKEN_BEDROCK")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x1b\x9b]\[?[0-?]*[ -/]*[@-~]?")
+_INVISIBLE = rf"{_ESCAPE_SEQUENCE.pattern}|[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+_INVISIBLE += r"|\\{1,8}u(?i:00[01]\w|20[0-6]\w|00ad|feff)"
+_MARK_OF_AN_ESCAPE = re.compile(rf"\\[ux\d\\/\"]|%\w\w|&[#\w]|(?![\n\r\t])(?:{_INVISIBLE})")
 
 
 def without_keys(text: str) -> str:
@@ -46,10 +49,10 @@ def keys_in_environment() -> dict[str, str]:
     """
     found = {}
     for name, value in os.environ.items():
-        if name.upper().endswith(("KEY", "KEY_ID", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS")):
+        if name.upper().endswith(_ENDS):
             found[name] = value.strip()
         elif "://" in value and (password := _PASSWORD_IN_URL.search(value)):  # a proxy's, a database's
-            found[name] = password[1]
+            found[name] = unquote(password[1])
     long_enough = [(name, value) for name, value in found.items() if len(value) >= MIN_LENGTH]
     return dict(sorted(long_enough, key=lambda item: -len(item[1])))
 
@@ -74,12 +77,15 @@ def short(text: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _remover(keys: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
-    names = {spelling: name for name, key in reversed(keys) for spelling in _spellings(key)}
-    longest_first = sorted(names, key=len, reverse=True)
+    spelt = [(name, spelling) for name, key in keys for spelling in sorted(_spellings(key), key=len, reverse=True)]
+    escaped = [(f"<{name}>", _escaped(key)) for name, key in keys]
 
     def without(text: str) -> str:
-        for spelling in longest_first:
-            text = text.replace(spelling, f"<{names[spelling]}>")
+        for name, spelling in spelt:
+            text = text.replace(spelling, f"<{name}>")
+        if _MARK_OF_AN_ESCAPE.search(text):
+            for name, pattern in escaped:
+                text = pattern.sub(name, text)
         return _LOOKS_LIKE_A_KEY.sub("<key>", text) if any(mark in text for mark in _MARKS_OF_KEYS) else text
 
     remembering = functools.lru_cache(maxsize=64)(without)  # a store's log repeats prompts and schemas with every call
@@ -87,13 +93,24 @@ def _remover(keys: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
 
 
 def _spellings(key: str) -> Iterator[str]:
-    """A key as it is, in JSON, in a URL, in HTML, and within a longer text in base64, as in "user:key"."""
-    in_json = json.dumps(key)[1:-1]
-    in_url = quote(key, safe="")
-    yield from (key, in_json, in_json.replace("/", "\\/"), html.escape(key))
-    yield from (in_url, quote(key), re.sub("%..", lambda found: found[0].lower(), in_url))
+    """A key as it is, in hexadecimal, and within a longer text in base64, as in "user:key"."""
     raw = key.encode("utf-8", "surrogateescape")
+    yield from (key, raw.hex())
     for before in range(3):  # base64 depends on where in a group of three bytes the key begins; its ends on neighbours
         whole = base64.b64encode(bytes(before) + raw).decode()
         part = whole[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
         yield from (part, part.replace("+", "-").replace("/", "_"))
+
+
+def _escaped(key: str) -> re.Pattern[str]:
+    """A key each of whose characters may be escaped, once or several times over, with invisible ones between them."""
+    return re.compile(f"(?:{_INVISIBLE}){{0,8}}".join(map(_escaped_character, key)))
+
+
+def _escaped_character(c: str) -> str:
+    """A character as it is, in JSON and other strings, in a URL and in HTML; the limits keep a match from lasting."""
+    code, zeros = ord(c), "0{0,6}"
+    in_string = rf"\\{{1,8}}(?:u\{{?{zeros}{code:x}\}}?|x{code:02x}|{zeros}{code:o})"
+    in_url = "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
+    in_html = rf"&(?:amp;){{0,4}}(?:#{zeros}{code};?|#x{zeros}{code:x};?|{re.escape(html.escape(c).strip('&'))})"
+    return rf"(?:\\{{0,8}}{re.escape(c)}|(?i:{in_string}|{in_url}|{in_html}))"

@@ -59,6 +59,8 @@ def check(model: str, api_base: str | None) -> None:
         ModelError: if the provider is unknown, its key is missing, or the request would go elsewhere than meant.
     """
     provider = recognise(model)
+    if provider == "aiohttp_openai":
+        raise ModelError(f"{model}: LiteLLM would follow redirects; write openai/{model.partition('/')[2]}")
     if provider == "hosted_vllm" and not (api_base or os.environ.get("HOSTED_VLLM_API_BASE")):
         # LiteLLM would send picture and key to OpenAI.
         raise ModelError(f"{model}: set HOSTED_VLLM_API_BASE, or api_base, to the address of your vLLM server")

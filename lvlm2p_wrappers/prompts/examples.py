@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from lvlm2p_wrappers.errors import PromptError, UsageError
 from lvlm2p_wrappers.prompts.loader import PromptFiles
-from lvlm2p_wrappers.prompts.options import Table
+from lvlm2p_wrappers.prompts.options import Pattern, Table
 from lvlm2p_wrappers.views import EnvInfo, EpisodeMemory, View, viewer
 
 
@@ -27,10 +27,18 @@ class State(Table):
     actions: tuple[str, ...] = Field(default=(), max_length=1000)
 
 
+class InWords(Table):
+    """An example for the templates to print; which fields it has is theirs to say."""
+
+    model_config = ConfigDict(extra="allow")
+
+    env: Pattern = "*"
+
+
 class Pictured(Table):
     """An example with a picture: the state that is shown, and the replies to imitate."""
 
-    env: str = "*"
+    env: Pattern = "*"
     picture: State
     analysis: dict[str, Any] = Field(default_factory=dict)
     reasoning: str = ""
@@ -97,11 +105,12 @@ def read_examples(files: PromptFiles) -> Examples:
         raise PromptError(f"{path}: write [[example]], with two brackets")
     in_words, pictured = [], []
     for number, table in enumerate(tables, start=1):
-        if "picture" not in table:
-            in_words.append(table)
-            continue
         try:
-            pictured.append((number, Pictured.model_validate(table)))
+            if "picture" in table:
+                pictured.append((number, Pictured.model_validate(table)))
+            else:
+                InWords.model_validate(table)
+                in_words.append(table)
         except ValidationError as error:
             first = error.errors()[0]
             problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

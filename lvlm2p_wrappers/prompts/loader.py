@@ -21,6 +21,7 @@ from lvlm2p_wrappers.errors import PromptError
 MOST_FILES = 1_000
 MOST_BYTES = 16_000_000  # of all files
 MOST_BYTES_OF_FILE = 256_000  # of a file that is read
+MOST_DOTS = 1_000  # in a line of a TOML file: reading a name with dots takes time in the square of their number
 
 
 def bundled_prompts() -> Path:
@@ -148,8 +149,11 @@ def _text(path: Path) -> str:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+        raise PromptError(f"{path} has a line with more than {MOST_DOTS:,} dots; break it")
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(text)
     except RecursionError:
         raise PromptError(f"{path} is nested too deep") from None
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lvlm2p_wrappers.errors import PromptError
 from lvlm2p_wrappers.prompts.loader import PromptFiles
+
+Pattern = Annotated[str, Field(max_length=200)]
+"""Matches environment ids, with ``*``."""
 
 
 class Table(BaseModel):
@@ -29,14 +33,14 @@ class Sampling(Table):
 class Names(Table):
     """Names for the actions of environments that give none."""
 
-    env: str
+    env: Pattern
     actions: list[str]
     does: list[str] = []
 
     @field_validator("actions")
     @classmethod
     def _distinct(cls, actions: list[str]) -> list[str]:
-        if twice := [name for name in actions if actions.count(name) > 1]:
+        if twice := [name for name, count in Counter(actions).items() if count > 1]:
             raise ValueError(f"{twice[0]!r} is there twice; a reply could not tell the two apart")
         return actions
 
@@ -66,10 +70,10 @@ class Options(Table):
     analysis: Literal["grid", "summary"] = "summary"
     picture_in_action: bool = True
     history: int = Field(default=0, ge=0)
-    frames: Annotated[dict[str, Annotated[int, Field(ge=1, le=16)]], BeforeValidator(_for_all)] = {}
+    frames: Annotated[dict[Pattern, Annotated[int, Field(ge=1, le=16)]], BeforeValidator(_for_all)] = {}
     example_pictures: int = Field(default=0, ge=0, le=100)
     sampling: Sampling = Sampling()
-    rules: dict[str, str] = {}
+    rules: dict[Pattern, str] = {}
     actions: dict[str, str] = {}
     names: list[Names] = []
 

@@ -96,7 +96,7 @@ def _check_parts(schema: dict[str, Any]) -> None:
             if isinstance(part.get("pattern"), str):
                 _matcher(part["pattern"])
             if isinstance(least := part.get("minItems"), int | float):
-                copies *= max(1, least)
+                copies *= max(1, min(least, MOST_PARTS + 1))
             if isinstance(reference := part.get("$ref"), str):
                 check(_resolved(resolver, reference), copies)
         for child in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():

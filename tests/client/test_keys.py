@@ -19,6 +19,7 @@ from lvlm2p_wrappers import ModelError, Teacher, TransportError, VectorTeacherWr
 from lvlm2p_wrappers.cli.main import main
 from lvlm2p_wrappers.client import Budget, submit
 from lvlm2p_wrappers.client.http_guard import MOST_BYTES, guarded
+from lvlm2p_wrappers.client.litellm_loader import load_litellm
 from lvlm2p_wrappers.client.provider_errors import GuardError
 from lvlm2p_wrappers.store import Store, calls
 from tests.client.asking import client, ignore, request_of, views
@@ -84,6 +85,33 @@ def test_a_key_that_two_variables_hold_goes_to_either_provider(provider, monkeyp
     monkeypatch.setenv("DEEPINFRA_API_KEY", WIRES["openai"].key)
     asked = Teacher("deepinfra/gpt-4o-mini", store=None, api_base=provider.url + WIRES["openai"].base)
     assert asked.advise(next(views(1))).probs is not None
+
+
+def test_a_client_that_no_guard_holds_sends_nothing(provider):
+    """`aiohttp_openai/...` followed redirects, and the picture arrived elsewhere."""
+    address = f"{provider.url}{WIRES['openai'].base}/chat/completions"
+    with pytest.raises(ModelError, match="would follow redirects; write openai/gpt-4o-mini"):
+        Teacher("aiohttp_openai/gpt-4o-mini", store=None, api_base=address).advise(next(views(1)))
+    assert (provider.log, provider.strays) == ([], [])
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("wire", ["openai", "gemini", "anthropic"])
+def test_a_key_in_the_place_of_a_count_is_in_no_warning(provider, monkeypatch, recwarn, caplog, wire, status):
+    """A provider that put the key where a number belongs had it printed, in a warning of the library that reads it."""
+    tell = type(WIRES[wire]).write
+
+    def write(self, seen, outcome):
+        reply = tell(self, seen, outcome)
+        name = next(name for name in reply if name.startswith("usage"))
+        return reply | {name: dict.fromkeys(reply[name], seen.key) if status == 200 else seen.key}
+
+    monkeypatch.setattr(type(WIRES[wire]), "write", write)
+    load_litellm.cache_clear()  # it says what is not to be warned of, and pytest has begun anew since
+    with contextlib.suppress(TransportError):
+        Teacher(WIRES[wire].model, store=None, max_retries=0).advise(next(views(1)))
+    assert provider.log
+    assert WIRES[wire].key not in caplog.text + "".join(str(each.message) for each in recwarn)
 
 
 @pytest.mark.parametrize("name", ["lm_studio", "xinference", "litellm_proxy"])
@@ -210,12 +238,13 @@ def test_no_key_is_in_anything_that_a_run_writes_in_whatever_spelling(
     monkeypatch.setattr(type(WIRES[wire]), "key", key)
     monkeypatch.setenv(variable, key)
     basic = base64.b64encode(f"user:{key}".encode()).decode()
-    spellings = [key, key.replace("/", "\\/"), basic[8:-4]]
+    escaped = "".join(f"\\u{ord(c):04x}" for c in key)
+    spellings = [key, key.replace("/", "\\/"), basic[8:-4], escaped]
 
     def answer(seen):
         reply = json.loads(fitting_answer(seen))
-        reply["reasoning" if seen.asks_for_an_action else "summary"] = f"{key} {basic}"
-        return json.dumps(reply).replace("/", "\\/")
+        reply["reasoning" if seen.asks_for_an_action else "summary"] = f"{key} {basic} @"
+        return json.dumps(reply).replace("/", "\\/").replace("@", escaped)
 
     provider.answer = answer
     provider.faults = [FAULTS["401_echoing_key"], *[FAULTS["key_as_model"]] * 3, FAULTS["malformed_json"]]
