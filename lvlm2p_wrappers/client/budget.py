@@ -54,7 +54,8 @@ class Budget:
         self.usd, self.calls = usd, calls
         self.made_calls = spent_calls
         self._limit = None if usd is None else math.floor(usd * NANO)
-        self._spent, self._reserved = math.ceil(spent_usd * NANO), 0
+        self._before, self._reserved = math.ceil(spent_usd * NANO), 0
+        self._spent = self._before
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._warned = False
 
@@ -62,6 +63,11 @@ class Budget:
     def spent_usd(self) -> float:
         """US dollars; calls of unknown outcome at their reservations."""
         return self._spent / NANO
+
+    @property
+    def charged_usd(self) -> float:
+        """US dollars of ``spent_usd`` that were spent here."""
+        return (self._spent - self._before) / NANO
 
     @property
     def reserved_usd(self) -> float:
@@ -110,8 +116,8 @@ class Budget:
                     return
             self._waiting.popleft()
 
-    def _refusal(self, limit: str) -> BudgetError:
-        made = f"{self.made_calls} calls, ${self.spent_usd:.4f}"
+    def _refusal(self, limit: str, made: str = "") -> BudgetError:
+        made = made or f"{self.made_calls} calls, ${self.spent_usd:.4f}"
         message = f"the budget of {limit} is spent ({made}); what was answered is kept"
         if not self._warned:
             self._warned = True

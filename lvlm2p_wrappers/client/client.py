@@ -20,6 +20,7 @@ from lvlm2p_wrappers.client.limits import Limits
 from lvlm2p_wrappers.client.litellm_backend import Request, send
 from lvlm2p_wrappers.client.litellm_loader import IN_PROCESS
 from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError
+from lvlm2p_wrappers.client.shared import LedgerThread
 from lvlm2p_wrappers.errors import BudgetError, ModelError
 from lvlm2p_wrappers.records import Call, Reply
 
@@ -39,6 +40,7 @@ class Client:
         timeout_s: seconds after which a call without a whole answer counts as failed.
         max_retries: how often the same request is repeated after faults that may pass.
         api_bases: for each model whose server is not its provider's own, the server's address.
+        starts: where all who share ``rpm`` note their calls; None if it is this process's own.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class Client:
         timeout_s: float,
         max_retries: int,
         api_bases: Mapping[str, str],
+        starts: LedgerThread | None = None,
     ) -> None:
         self.budget = budget
         self.calls = 0
         self.cost_usd = 0.0
         self.unpriced_calls = 0
-        self._limits = Limits(concurrency, rpm, budget)
+        self._limits = Limits(concurrency, rpm, budget, starts)
         self._is_limited = (rpm, budget.usd, budget.calls) != (None, None, None)
         self._timeout_s = timeout_s
         self._max_retries = max_retries

@@ -11,6 +11,7 @@ from lvlm2p_wrappers.client.budget import Budget
 from lvlm2p_wrappers.client.litellm_backend import Request
 from lvlm2p_wrappers.client.provider_errors import FailedCallError
 from lvlm2p_wrappers.client.rate_limit import RateLimiter
+from lvlm2p_wrappers.client.shared import LedgerThread, SharedRateLimiter
 from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.records import Reply
 
@@ -22,11 +23,15 @@ class Limits:
         concurrency: the most calls in flight.
         rpm: the most calls a minute; None for no limit.
         budget: what may be spent.
+        starts: where all who share the rate limit note their calls; None for a limit of this process alone.
     """
 
-    def __init__(self, concurrency: int, rpm: int | None, budget: Budget) -> None:
+    def __init__(self, concurrency: int, rpm: int | None, budget: Budget, starts: LedgerThread | None = None) -> None:
         self._budget = budget
-        self._limiter = RateLimiter(concurrency, rpm)
+        if rpm is None or starts is None:
+            self._limiter = RateLimiter(concurrency, rpm)
+        else:
+            self._limiter = SharedRateLimiter(concurrency, rpm, starts)
         self._worst_case = pricing.WorstCase()
         self._one_by_one: defaultdict[Hashable, RateLimiter] = defaultdict(lambda: RateLimiter(1))
 

@@ -34,6 +34,7 @@ from lvlm2p_wrappers.records.metrics import (
     RolloutMetrics,
 )
 from lvlm2p_wrappers.records.record import Count, Integer, Record
+from lvlm2p_wrappers.records.standing import Standing
 from lvlm2p_wrappers.records.view import EnvInfo, Family, View, rgb
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "Schema",
     "Source",
     "Stage",
+    "Standing",
     "StoredAnswer",
     "Usage",
     "Verdict",

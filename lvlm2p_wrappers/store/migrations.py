@@ -19,12 +19,20 @@ from lvlm2p_wrappers.store.location import Engine
 
 def m001_initial(connection: Connection) -> None:
     """Make the tables of version 0.1.0."""
-    for table in tables.METADATA.sorted_tables:
+    for table in (tables.answers, tables.calls, tables.turns, tables.parts, tables.claims):
         connection.execute(CreateTable(table, if_not_exists=True))
     connection.execute(CreateIndex(tables.calls_by_key, if_not_exists=True))
 
 
-MIGRATIONS = (m001_initial,)
+def m002_shared_limits(connection: Connection) -> None:
+    """Make the tables of a budget and a rate limit that all who share the store keep."""
+    for table in (tables.shared, tables.reservations, tables.starts):
+        connection.execute(CreateTable(table, if_not_exists=True))
+    for name in ("budget", "starts"):
+        statements.ADD_SHARED.on(connection, {"name": name, "spent": 0, "reserved": 0, "calls": 0})
+
+
+MIGRATIONS = (m001_initial, m002_shared_limits)
 
 
 def migrate(connection: Connection, engine: Engine) -> None:

@@ -54,7 +54,8 @@ class Statement:
             cursor.close()  # SQLite goes on showing an open one what the store was
 
 
-def _add_unless_there(table: Table) -> Statement:
+def add_unless_there(table: Table) -> Statement:
+    """The statement that inserts a row, unless one with its key is there."""
     # "DO NOTHING" is common to SQLite and PostgreSQL, and SQLAlchemy has it for each of them only.
     names = [column.name for column in table.columns if column.name != "id"]
     values = ", ".join(f":{name}" for name in names)
@@ -63,7 +64,10 @@ def _add_unless_there(table: Table) -> Statement:
 
 GET = Statement("SELECT text, model FROM answers WHERE key = :key")
 CLAIMED = Statement("SELECT owner, expires FROM claims WHERE key = :key")
-RENEW = Statement("UPDATE claims SET expires = :expires WHERE owner = :owner")
+RENEW = tuple(
+    Statement(f"UPDATE {table} SET expires = :expires WHERE owner = :owner")
+    for table in ("claims", "reservations", "starts")
+)
 RELEASE = Statement("DELETE FROM claims WHERE key = :key AND owner = :owner")
 RELEASE_ALL = Statement("DELETE FROM claims WHERE owner = :owner")
 RELEASE_EXPIRED = Statement("DELETE FROM claims WHERE expires < :now")
@@ -74,11 +78,12 @@ CLAIM = Statement("""
     WHERE claims.owner = :owner OR (claims.owner = :gone AND claims.expires = :then)
 """)
 
-ADD_ANSWER = _add_unless_there(tables.answers)
-ADD_PART = _add_unless_there(tables.parts)
-ADD_META = _add_unless_there(tables.meta)
-ADD_MIGRATION = _add_unless_there(tables.migrations)
-_ADD_CALL = _add_unless_there(tables.calls)
+ADD_ANSWER = add_unless_there(tables.answers)
+ADD_PART = add_unless_there(tables.parts)
+ADD_META = add_unless_there(tables.meta)
+ADD_MIGRATION = add_unless_there(tables.migrations)
+ADD_SHARED = add_unless_there(tables.shared)
+_ADD_CALL = add_unless_there(tables.calls)
 _ADD_TURN = Statement("""
     INSERT INTO turns (call_id, position, role, text, png)
     SELECT id, :position, :role, :text, :png FROM calls WHERE uid = :uid

@@ -68,7 +68,7 @@ class Store:
 
     def get(self, key: str) -> Answer | None:
         """Return the answer stored under a key, or None."""
-        return self._lasting(lambda connection: self._answer(connection, key))
+        return self.run(lambda connection: self._answer(connection, key))
 
     def get_or_claim(self, key: str, *, seconds: float) -> Answer | bool:
         """Return a question's answer; without one, whether this store may ask it now.
@@ -83,7 +83,7 @@ class Store:
         Returns:
             The answer; else True if this store has now claimed the key, and False if somebody else is asking.
         """
-        found = self._lasting(lambda connection: self._answer(connection, key) or self._claim(connection, key, seconds))
+        found = self.run(lambda connection: self._answer(connection, key) or self._claim(connection, key, seconds))
         if found is True:
             self._claims.add(key)
         return found
@@ -110,9 +110,9 @@ class Store:
             if cleaned is not None:
                 statements.ADD_ANSWER.on(connection, {"key": call.key, **cleaned._asdict(), "at": now})
                 if call.key in self._claims:
-                    statements.RELEASE.on(connection, {"key": call.key, "owner": self._owner})
+                    statements.RELEASE.on(connection, {"key": call.key, "owner": self.owner})
 
-        self._lasting(write)
+        self.run(write)
         if cleaned is not None:
             self._claims.discard(call.key)
         return cleaned
@@ -123,18 +123,20 @@ class Store:
         return f"Drop it with `{command}`, and it will be asked for again."
 
     def renew(self, *, seconds: float) -> None:
-        """Let this store's claims hold for so long from now on."""
+        """Let all leases of this store hold for so long from now on."""
 
         def renew(connection: Connection) -> None:
-            statements.RENEW.on(connection, {"owner": self._owner, "expires": self._now(connection) + seconds})
+            values = {"owner": self.owner, "expires": self.now(connection) + seconds}
+            for statement in statements.RENEW:
+                statement.on(connection, values)
 
-        self._lasting(renew)
+        self.run(renew)
 
     def release(self, *keys: str) -> None:
         """End this store's claims on keys, as far as it has any, in one transaction."""
         if held := self._claims.intersection(keys):
-            own: list[Mapping[str, str]] = [{"key": key, "owner": self._owner} for key in sorted(held)]
-            self._lasting(lambda connection: statements.RELEASE.on(connection, own))
+            own: list[Mapping[str, str]] = [{"key": key, "owner": self.owner} for key in sorted(held)]
+            self.run(lambda connection: statements.RELEASE.on(connection, own))
             self._claims -= held
 
     def close(self) -> None:
@@ -145,7 +147,7 @@ class Store:
                 with contextlib.suppress(StoreError):
                     if self._claims:
                         with self.transaction() as connection:
-                            statements.RELEASE_ALL.on(connection, {"owner": self._owner})
+                            statements.RELEASE_ALL.on(connection, {"owner": self.owner})
             finally:
                 self._claims.clear()
                 self._disconnect()
@@ -181,7 +183,7 @@ class Store:
                     self.engine.begin_snapshot(connection)
                 yield connection
 
-    def _lasting(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T]) -> T:
         """Work in a transaction; where a server went away, again once it is back."""
         while True:
             try:
@@ -209,7 +211,7 @@ class Store:
             migrations.migrate(connection, self.engine)
             if not self.engine.read_only:
                 with connection.begin():  # which proves, before anything is paid for, that the store can be written
-                    statements.RELEASE_EXPIRED.on(connection, {"now": self._now(connection)})
+                    statements.RELEASE_EXPIRED.on(connection, {"now": self.now(connection)})
         except BaseException:
             disconnect(connection)
             raise
@@ -228,11 +230,11 @@ class Store:
         return None if row is None else Answer(*row)
 
     def _claim(self, connection: Connection, key: str, seconds: float) -> Answer | bool:
-        now = self._now(connection)
+        now = self.now(connection)
         owner, until = statements.CLAIMED.on(connection, {"key": key}).row or ("", 0.0)
-        if owner not in ("", self._owner) and processes.holds(owner, until, now):
+        if owner not in ("", self.owner) and processes.holds(owner, until, now):
             return False
-        values = {"key": key, "owner": self._owner, "expires": now + seconds, "gone": owner, "then": until}
+        values = {"key": key, "owner": self.owner, "expires": now + seconds, "gone": owner, "then": until}
         if statements.CLAIM.on(connection, values).rowcount != 1:  # claimed since it was looked up
             return False
         if (answer := self._answer(connection, key)) is None:
@@ -240,13 +242,15 @@ class Store:
         statements.RELEASE.on(connection, values)  # answered since it was looked up
         return answer
 
-    def _now(self, connection: Connection) -> float:
+    def now(self, connection: Connection) -> float:
+        """Seconds since 1970, by the clock that decides about leases."""
         clock = self.engine.clock
         now = () if clock is None else clock.on(connection, {}).row
         return now[0] if now else time.time()
 
     @property
-    def _owner(self) -> str:
+    def owner(self) -> str:
+        """Whose leases are this store's, in this process."""
         return f"{processes.HOST}:{os.getpid()}:{self._token}"  # another one after a fork
 
 

@@ -68,6 +68,37 @@ parts = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+# Of all processes with budget_scope="store": nano-dollars that they have spent and set aside, and how many calls they
+# made. At a second row, named "starts", those with rpm_scope="store" wait for each other.
+shared = Table(
+    "shared",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("spent", Integer, nullable=False),
+    Column("reserved", Integer, nullable=False),
+    Column("calls", Integer, nullable=False),
+)
+
+# What is set aside for a call under way: a lease.
+reservations = Table(
+    "reservations",
+    METADATA,
+    Column("uid", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("nano", Integer, nullable=False),
+    Column("expires", Double, nullable=False),
+)
+
+# Calls that have begun, until they do not count any more: a lease until they have ended.
+starts = Table(
+    "starts",
+    METADATA,
+    Column("uid", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("ended", Double),
+    Column("expires", Double, nullable=False),
+)
+
 # Who asks a question now, and until when that holds: a lease.
 claims = Table(
     "claims",

@@ -23,8 +23,10 @@ class TeacherOptions(TypedDict, total=False):
     store: str | Path | None
     concurrency: int
     rpm: int | None
+    rpm_scope: Literal["process", "store"]
     budget_usd: float | None
     budget_calls: int | None
+    budget_scope: Literal["process", "store"]
     spent_usd: float
     spent_calls: int
     offline: bool
@@ -67,8 +69,10 @@ class TeacherConfig:
     store: Location = DEFAULT
     concurrency: PositiveInt = 16
     rpm: PositiveInt | None = None
+    rpm_scope: Literal["process", "store"] = "process"
     budget_usd: Dollars | None = None
     budget_calls: Count | None = None
+    budget_scope: Literal["process", "store"] = "process"
     spent_usd: Dollars = 0.0
     spent_calls: Count = 0
     offline: bool = False

@@ -17,11 +17,11 @@ from weakref import WeakSet
 
 import gymnasium as gym
 
-from lvlm2p_wrappers.client import Budget, Client, Request, submit
+from lvlm2p_wrappers.client import Budget, Client, LedgerThread, Request, SharedBudget, submit
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.prompts import PromptSet
 from lvlm2p_wrappers.records import Advice, EnvInfo, Family, Question, View
-from lvlm2p_wrappers.store import Store, is_there, locate
+from lvlm2p_wrappers.store import Ledger, Store, is_there, locate
 from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import WINDOW, Counters, why_to_stop
 from lvlm2p_wrappers.teacher.resolver import Resolver
@@ -97,7 +97,7 @@ class Session(AbstractContextManager["Session"]):
             bad_replies=self._resolver.bad_replies,
             cost_usd=client.cost_usd,
             unpriced_calls=client.unpriced_calls,
-            charged_usd=client.budget.spent_usd - self._config.spent_usd,
+            charged_usd=client.budget.charged_usd,
         )
 
     @property
@@ -241,12 +241,17 @@ class Session(AbstractContextManager["Session"]):
     def _begin(self) -> None:
         """Begin anew, as in a new process: nothing is open, remembered or counted."""
         config = self._config
+        ledger = LedgerThread(Ledger(self.store))
+        if config.budget_scope == "store":  # what earlier parts of a run have spent is counted there
+            budget: Budget = SharedBudget(config.budget_usd, config.budget_calls, ledger)
+        else:
+            before = config.spent_usd, config.spent_calls
+            budget = Budget(config.budget_usd, config.budget_calls, spent_usd=before[0], spent_calls=before[1])
         self._client = Client(
             concurrency=config.concurrency,
             rpm=config.rpm,
-            budget=Budget(
-                config.budget_usd, config.budget_calls, spent_usd=config.spent_usd, spent_calls=config.spent_calls
-            ),
+            starts=ledger if config.rpm_scope == "store" else None,
+            budget=budget,
             timeout_s=config.timeout_s,
             max_retries=config.max_retries,
             api_bases={self.model: config.api_base} if config.api_base else {},

@@ -25,8 +25,11 @@ class Teacher(Questions):
         store: where answers are kept: a path, ``"default"`` (``$LVLM2P_STORE``, else the user's cache folder), or None.
         concurrency: the most calls in flight.
         rpm: the most calls a minute.
+        rpm_scope: whose calls count: of this ``"process"``, or of all that share the ``"store"`` with this scope.
         budget_usd: the most to spend, in US dollars.
         budget_calls: the most calls.
+        budget_scope: whose spending counts: of this ``"process"``, or of all that share the ``"store"`` with this
+            scope, since the store's beginning.
         spent_usd: what earlier parts of the same run have spent of ``budget_usd``.
         spent_calls: how many of ``budget_calls`` they have made.
         offline: answer from the store alone.
