@@ -34,7 +34,7 @@ def layout(file):
     }
 
 
-def m002_colour(connection):
+def m003_colour(connection):
     """A migration such as may come: it adds a column."""
     connection.exec_driver_sql("ALTER TABLE answers ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
 
@@ -42,7 +42,7 @@ def m002_colour(connection):
 @pytest.fixture
 def later(monkeypatch):
     """A later version of this package, with one migration more."""
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, m002_colour))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, m003_colour))
 
 
 def test_a_store_of_0_1_0_opens_with_all_it_holds_and_gets_the_layout_of_a_new_one(old, tmp_path):
@@ -53,7 +53,7 @@ def test_a_store_of_0_1_0_opens_with_all_it_holds_and_gets_the_layout_of_a_new_o
         store.record(CALL, ANSWER)
     Store(tmp_path / "new.sqlite").close()
     assert layout(old) == layout(tmp_path / "new.sqlite")
-    assert sql(old, "SELECT name FROM migrations") == [("m001_initial",)]
+    assert sql(old, "SELECT name FROM migrations ORDER BY name") == [("m001_initial",), ("m002_shared_limits",)]
 
 
 def test_a_store_of_0_1_0_that_is_only_read_stays_as_it_is(old):
@@ -63,9 +63,10 @@ def test_a_store_of_0_1_0_that_is_only_read_stays_as_it_is(old):
     assert old.read_bytes() == before
 
 
-def test_version_0_1_0_can_go_on_with_a_store_that_has_its_layout(old):
+def test_version_0_1_0_is_told_that_a_store_is_newer(old):
+    """It reads this number, and names the upgrade where it does not know it."""
     Store(old).close()
-    assert sql(old, "SELECT value FROM meta WHERE name = 'schema_version'") == [("1",)]
+    assert sql(old, "SELECT value FROM meta WHERE name = 'schema_version'") == [("2",)]
 
 
 @pytest.fixture
@@ -81,18 +82,22 @@ def test_a_migration_runs_once_and_is_recorded_by_name(known):
     for _ in range(2):
         with Store(known) as store:
             store.record(CALL, ANSWER)
-    assert sql(known, "SELECT name FROM migrations ORDER BY at") == [("m001_initial",), ("m002_colour",)]
-    assert sql(known, "SELECT value FROM meta WHERE name = 'schema_version'") == [("2",)]
+    assert sql(known, "SELECT name FROM migrations ORDER BY name") == [
+        ("m001_initial",),
+        ("m002_shared_limits",),
+        ("m003_colour",),
+    ]
+    assert sql(known, "SELECT value FROM meta WHERE name = 'schema_version'") == [("3",)]
     assert sql(known, "SELECT DISTINCT colour FROM answers") == [("red",)]
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(known, monkeypatch):
-    def m002_broken(connection):
-        m002_colour(connection)
+    def m003_broken(connection):
+        m003_colour(connection)
         raise KeyboardInterrupt
 
     before = [sql(known, f"SELECT * FROM {table}") for table in ("migrations", "meta", "answers")]
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, m002_broken))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, m003_broken))
     with pytest.raises(KeyboardInterrupt):
         Store(known)
     assert [sql(known, f"SELECT * FROM {table}") for table in ("migrations", "meta", "answers")] == before
@@ -101,8 +106,8 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(known, monkeypatch):
 def test_processes_may_migrate_a_store_at_once(known):
     code = """
 from lvlm2p_wrappers.store import migrations
-from tests.store.test_migrations import m002_colour
-migrations.MIGRATIONS = (*migrations.MIGRATIONS, m002_colour)
+from tests.store.test_migrations import m003_colour
+migrations.MIGRATIONS = (*migrations.MIGRATIONS, m003_colour)
 sys.stdin.readline()  # until all are ready
 Store(sys.argv[1]).record(changed(CALL, key=sys.argv[2]), ANSWER)
 """
@@ -112,7 +117,11 @@ Store(sys.argv[1]).record(changed(CALL, key=sys.argv[2]), ANSWER)
         process.stdin.flush()
     for process in started:
         finish(process)
-    assert sql(known, "SELECT name FROM migrations ORDER BY at") == [("m001_initial",), ("m002_colour",)]
+    assert sql(known, "SELECT name FROM migrations ORDER BY name") == [
+        ("m001_initial",),
+        ("m002_shared_limits",),
+        ("m003_colour",),
+    ]
     assert sql(known, "SELECT count(*) FROM answers") == [(3,)]
 
 
@@ -121,7 +130,7 @@ def test_a_store_of_a_newer_version_is_refused_with_both_versions_and_the_way_ou
     Store(location).close()
     monkeypatch.undo()
     for read_only in (False, True):
-        with pytest.raises(StoreError, match=r"version 2.* up to 1: upgrade with `pip install -U lvlm2p`") as caught:
+        with pytest.raises(StoreError, match=r"version 3.* up to 2: upgrade with `pip install -U lvlm2p`") as caught:
             Store(location, read_only=read_only)
         assert location in str(caught.value)
         assert isinstance(caught.value, UsageError)
