@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 
 from lvlm2p_wrappers.errors import TeacherError, UsageError
+from lvlm2p_wrappers.records import Scope
 from lvlm2p_wrappers.redaction import printable
 
 _GONE = {
@@ -39,8 +40,10 @@ class TeacherFlags:
     store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
     concurrency: int = 16  # the most calls to the teacher's provider in flight
     rpm: int | None = None  # rate limit: the most calls a minute
+    rpm_scope: Scope = "process"  # whose calls count: this process's, or those of all that share the store so
     budget_usd: float | None = None  # the most US dollars to spend; then training goes on without new labels
     budget_calls: int | None = None  # the most calls; then training goes on without new labels
+    budget_scope: Scope = "process"  # whose spending counts: this process's, or that of all that share the store so
     offline: bool = False  # answer from the store alone
 
     def teacher_options(self) -> dict[str, Any]:

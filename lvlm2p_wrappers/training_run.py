@@ -30,6 +30,7 @@ PROGRESS_EVERY_S = 30.0
 """How often the progress is printed where standard output is no terminal, and so has no progress bar."""
 
 _RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline"}
+_RENEWABLE |= {"rpm_scope", "budget_scope"}
 _RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
 """Flags that may change when a run is resumed: its length and its means, and not what it learns."""
 

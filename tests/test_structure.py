@@ -64,7 +64,7 @@ MAY_IMPORT = {
         "units",
         "views",
     },
-    "command_line": {"errors", "redaction"},
+    "command_line": {"errors", "records", "redaction"},
     "training_run": {"errors", "redaction", "teacher", "vector"},
     "evaluation": {
         "embedded_teacher",

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.records import Scope
 
 MOST = 10**9
 """The largest number that a flag takes: more than any run needs, and less than what a database refuses."""
@@ -72,8 +73,12 @@ Prompts = Annotated[str | None, optional("P", help="folder of your own templates
 Concurrency = Annotated[int, whole_from_1, arg(help="calls in flight at most")]
 BudgetUsd = Annotated[float | None, number_from_0, optional("X", help="spend at most so many US dollars")]
 BudgetCalls = Annotated[int | None, whole_from_0, optional("N", help="make at most so many calls")]
+BudgetScope = Annotated[Scope, optional(help="whose spending: of this process, or of all that share the store")]
 StoreFile = Annotated[
-    str, optional("PATH", help="the store's file; without it $LVLM2P_STORE, else teacher.sqlite in your cache folder")
+    str,
+    optional(
+        "PATH", help="the store's file or URL; without it $LVLM2P_STORE, else teacher.sqlite in your cache folder"
+    ),
 ]
 Json = Annotated[bool, optional(help="print JSON, for scripts")]
 Force = Annotated[bool, optional(help="replace files that exist; a store is never replaced")]

@@ -110,6 +110,8 @@ class Compare(LabellingFlags):
         finally:
             teacher.drain()
         spent = teacher.counters
+        if self.budget_scope == "store":  # it is counted there
+            return sorted(labels, key=lambda label: label.id)
         if self.budget_usd is not None:
             self.budget_usd = max(0.0, self.budget_usd - spent.cost_usd)
         if self.budget_calls is not None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lvlm2p_wrappers.cli.arguments import (
     BudgetCalls,
+    BudgetScope,
     BudgetUsd,
     Concurrency,
     EnvId,
@@ -55,6 +56,7 @@ class LabellingFlags(TeacherFlags):
     concurrency: Concurrency = 16
     budget_usd: BudgetUsd = None
     budget_calls: BudgetCalls = None
+    budget_scope: BudgetScope = "process"
     offline: Switch = False  # answer from the store alone
 
 

@@ -28,7 +28,7 @@ from lvlm2p_wrappers.labels.batch import BatchJob
 from lvlm2p_wrappers.labels.labelling import Frame, as_told, info_of_set
 from lvlm2p_wrappers.labels.layout import view_digest
 from lvlm2p_wrappers.observations import AgentCentredObservation
-from lvlm2p_wrappers.records import Source, View
+from lvlm2p_wrappers.records import Scope, Source, View
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.units import duration, money
 
@@ -71,6 +71,7 @@ class Label(LabellingFlags):
     takes the first of these that the environment has"""
     rpm: Annotated[int | None, whole_from_1, optional("N")] = None  # the most calls a minute
     batch: Switch = False  # ask in batches, which some providers answer within a day, at half the price
+    rpm_scope: Annotated[Scope, optional()] = "process"  # whose calls: this process's, or of all that share the store
     out: Annotated[Path | None, optional("FOLDER")] = None  # the label set; without it label_sets/ENV__MODEL
 
     def run(self) -> None:

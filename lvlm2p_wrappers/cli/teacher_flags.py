@@ -15,7 +15,19 @@ from lvlm2p_wrappers.store import DEFAULT, is_there, locate
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.views import OwnView
 
-_OPTIONS = ("prompts", "store", "concurrency", "rpm", "budget_usd", "budget_calls", "offline", "render", "facts")
+_OPTIONS = (
+    "prompts",
+    "store",
+    "concurrency",
+    "rpm",
+    "rpm_scope",
+    "budget_usd",
+    "budget_calls",
+    "budget_scope",
+    "offline",
+    "render",
+    "facts",
+)
 """The teacher's options that are flags of the same name; a command may have some of them."""
 
 

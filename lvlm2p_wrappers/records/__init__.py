@@ -34,7 +34,7 @@ from lvlm2p_wrappers.records.metrics import (
     RolloutMetrics,
 )
 from lvlm2p_wrappers.records.record import Count, Integer, Record
-from lvlm2p_wrappers.records.standing import Standing
+from lvlm2p_wrappers.records.standing import Scope, Standing
 from lvlm2p_wrappers.records.view import EnvInfo, Family, View, rgb
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Role",
     "RolloutMetrics",
     "Schema",
+    "Scope",
     "Source",
     "Stage",
     "Standing",

@@ -1,8 +1,11 @@
-"""How a budget stands that several processes share."""
+"""Limits that several processes share."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Scope = Literal["process", "store"]
+"""Whose calls a limit counts: this process's, or those of all that share the store and count so."""
 
 
 class Standing(NamedTuple):

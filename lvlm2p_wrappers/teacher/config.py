@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, Validation
 from pydantic.dataclasses import dataclass
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.records import Scope
 from lvlm2p_wrappers.store import DEFAULT, locate
 
 OnError = Literal["raise", "skip"]
@@ -23,10 +24,10 @@ class TeacherOptions(TypedDict, total=False):
     store: str | Path | None
     concurrency: int
     rpm: int | None
-    rpm_scope: Literal["process", "store"]
+    rpm_scope: Scope
     budget_usd: float | None
     budget_calls: int | None
-    budget_scope: Literal["process", "store"]
+    budget_scope: Scope
     spent_usd: float
     spent_calls: int
     offline: bool
@@ -69,10 +70,10 @@ class TeacherConfig:
     store: Location = DEFAULT
     concurrency: PositiveInt = 16
     rpm: PositiveInt | None = None
-    rpm_scope: Literal["process", "store"] = "process"
+    rpm_scope: Scope = "process"
     budget_usd: Dollars | None = None
     budget_calls: Count | None = None
-    budget_scope: Literal["process", "store"] = "process"
+    budget_scope: Scope = "process"
     spent_usd: Dollars = 0.0
     spent_calls: Count = 0
     offline: bool = False
