@@ -137,8 +137,10 @@ def command_line() -> Iterator[None]:
     """Run a script's command line: an error ends it in one message, a signal in none.
 
     The exit code is 2 after a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM, and 1 after anything else that
-    is no defect of the script: a teacher that failed too often, a full disk, a closed output.
+    is no defect of the script: a teacher that failed too often, a full disk, a closed output. A module of the user's
+    own, as in ``my_envs:Maze-v0``, is found in the working folder, too.
     """
+    sys.path.append(str(Path.cwd()))
     try:
         yield
     except KeyboardInterrupt as end:

@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        sys.path.append(os.getcwd())  # where my_envs:Maze-v0 is looked for, too  # noqa: PTH109
     sys.stderr = _encodable(sys.stderr) or open(os.devnull, "w")  # noqa: PTH123, SIM115 -- closed: nobody is told
     if _encodable(sys.stdout) is None:
         complain("standard output is closed: nothing can be printed")
