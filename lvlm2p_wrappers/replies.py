@@ -1,4 +1,4 @@
-"""The two replies of a teacher: checked, and read as a distribution over the actions."""
+"""The two replies that make a label: checked, and read as a distribution over the actions."""
 
 from __future__ import annotations
 

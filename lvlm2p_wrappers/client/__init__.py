@@ -1,4 +1,4 @@
-"""From a model string to a reply: retries, rate limit, price and budget."""
+"""One call to a model: what it waits for, what is sent, what a failure means, what it costs."""
 
 from lvlm2p_wrappers.client.budget import Budget
 from lvlm2p_wrappers.client.client import Client

@@ -1,4 +1,4 @@
-"""From a request to a reply: retries, rate limit, price and budget."""
+"""From a request to a reply: attempts, what ends them, and what they came to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exception of LiteLLM's means: what the provider said, whose fault it is, whether to try again, and when."""
+"""What a failed call means (a 401, a 404, a 429, no answer): what was said, whose fault it is, whether to try again."""
 
 from __future__ import annotations
 

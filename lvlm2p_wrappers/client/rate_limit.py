@@ -1,4 +1,4 @@
-"""The rate limiter: concurrency that adapts to the provider, and requests a minute."""
+"""The rate limiter: requests a minute, and a concurrency that falls with every 429 and rises again."""
 
 from __future__ import annotations
 

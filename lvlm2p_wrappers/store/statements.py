@@ -1,4 +1,4 @@
-"""The statements that every label needs, compiled once; the rows, texts and pictures that a call becomes in the log."""
+"""The SQL that every label needs: an answer looked up, claimed and stored; a call logged with texts and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store that a teacher asks before it pays, and writes to as soon as it has paid."""
+"""The store, where every answer is looked up before it is paid for, and stored as soon as it has arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what an environment shows, through two questions to a model, to advice; each row's is waited for and counted."""
+"""From a view, through two questions to a model, to advice: the way of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The viewer of MiniGrid and BabyAI: the whole grid, its rows and columns numbered."""
+"""Draws MiniGrid and BabyAI: the picture of the whole grid, its rows and columns numbered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The viewer of any other environment: its own ``render()``."""
+"""Draws any other environment, by its own ``render()``."""
 
 from __future__ import annotations
 
