@@ -86,6 +86,19 @@ TUNED_ON_HARD = ("8 epochs, 8 minibatches", "8 epochs", "entropy 0.03")
 # The flags of the paper's method and of ours: both are the defaults of their scripts.
 PAPER, OURS = {"lam": 1}, {}
 
+# Parts of the handover taken away; and teachers whose errors are the same in all like situations.
+HANDOVERS = {
+    "ours, the same learning rate": {"learning-rate-alone": 1e-3},
+    "ours, rollouts as short": {"num-steps-alone": 16, "num-minibatches-alone": 1},
+    "ours, lambda falls half as fast": {"lam-patience": 1},
+    "ours, lambda constant": {"lam-patience": 0},
+}
+BLIND = {"LavaGapS7": "lava", "Dynamic-Obstacles-6x6": "ball", "Fetch-6x6-N2": "key", "GoToDoor-6x6": "red+door"}
+FAULTS = {
+    name: {"misreads": "misread=0.2", "confuses": "confuse=up:down", "is blind": f"blind={kind}"}
+    for name, kind in BLIND.items()
+}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -208,6 +221,23 @@ def hard(rows):
     yield from compared(rows, HARD_TASKS, "ppo", range(1, 4), {"ours": OURS}, HARD_HORIZON)
 
 
+def handover(_rows):
+    """Our method, and without each part of its handover: what comes after the threshold."""
+    for seed, task in itertools.product((1, 2, 3), PAPER_TASKS.values()):
+        for method, flags in ({"ours": OURS} | HANDOVERS).items():
+            yield taught(task, "ppo", method, seed, flags)
+
+
+def quality(rows):
+    """Teachers whose errors are systematic, and labels for a tenth of the frames."""
+    for cell in compared(rows, PAPER_TASKS, "ppo", (1, 2, 3), {"ours": OURS}, HORIZON):
+        yield cell
+        if cell.method == "ours":
+            yield taught(cell.task, "ppo", "ours, 10% of the labels", cell.seed, {"ask-share": 0.1})
+            for name, faults in FAULTS[cell.task.name].items():
+                yield taught(cell.task, "ppo", f"ours, the teacher {name}", cell.seed, OURS, faults, frames=100_000)
+
+
 def smoke(_rows):
     """One small task, two seeds: whether the machinery works."""
     task = Task("MiniGrid-Empty-5x5-v0", 0.9, 0.0)
@@ -217,4 +247,4 @@ def smoke(_rows):
         yield taught(task, algo, "ours", seed, OURS, frames=2048, follow=False)
 
 
-SUITES = {suite.__name__: suite for suite in (tune, paper, hard, smoke)}
+SUITES = {suite.__name__: suite for suite in (tune, paper, hard, handover, quality, smoke)}

@@ -115,12 +115,12 @@ def teacher_table(results):
     """How good the teachers are by themselves: means over their salts, the least and the greatest in brackets."""
     found, lines = {}, []
     for row in results.teachers:
-        found.setdefault((row["task"], row["error"]), []).append(row)
-    for (task, error), rows in found.items():
+        found.setdefault((row["task"], row["faults"]), []).append(row)
+    for (task, faults), rows in found.items():
         episodes = sum(int(row["episodes"]) for row in rows)
         figures = (spread(rows, name) for name in ("success", "mean_return", "action_accuracy"))
-        lines.append([task, error, len(rows), episodes, *figures])
-    return table(["task", "`error`", "salts", "episodes", "success, sampled", "mean return", "action accuracy"], lines)
+        lines.append([task, f"`{faults}`", len(rows), episodes, *figures])
+    return table(["task", "faults", "salts", "episodes", "success, sampled", "mean return", "action accuracy"], lines)
 
 
 def spread(rows, key):

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 import teacher_cards
 import tyro
 from run import RESULTS, append
-from suites import ERRORS, TASKS
+from suites import FAULTS, TASKS
 
-COLUMNS = ("task", "error", "salt", "episodes", "success", "mean_return", "action_accuracy", "command")
+COLUMNS = ("task", "faults", "salt", "episodes", "success", "mean_return", "action_accuracy", "command")
 
 
 @dataclass
@@ -30,32 +30,32 @@ class Args:
 
 
 def teachers():
-    """Every task with every error that an experiment uses on it."""
-    yield from ((task, task.error) for task in TASKS.values())
-    yield from ((TASKS[name], error) for errors in ERRORS.values() for name, error in errors.items())
+    """Every task with everything that is wrong with a teacher in an experiment on it."""
+    yield from ((task, f"error={task.error}") for task in TASKS.values())
+    yield from ((TASKS[name], faults) for name, of_task in FAULTS.items() for faults in of_task.values())
 
 
-def row_of(args, task, error, salt):
+def row_of(args, task, faults, salt):
     """Judge one teacher."""
-    model = task.teacher(salt, error)
+    model = task.teacher(salt, faults)
     with TemporaryDirectory() as folder:
         judged = teacher_cards.Args(model=model, states=args.states, episodes=args.episodes, folder=Path(folder))
         metrics = teacher_cards.evaluated(judged, task.env_id, args.store)["metrics"]
     played = metrics["rollouts"]["sampled"]
     values = (played["success"]["value"], played["return"]["value"], metrics["action"]["agreement"]["value"])
     command = f"lvlm2p evaluate {task.env_id} --model '{model}' --states {args.states} --episodes {args.episodes}"
-    figures = (task.name, error, salt, args.episodes, *(round(value, 4) for value in values), command)
+    figures = (task.name, faults, salt, args.episodes, *(round(value, 4) for value in values), command)
     return dict(zip(COLUMNS, figures, strict=True))
 
 
 def main(args):
     """Judge those that are missing."""
     rows = list(csv.DictReader(args.results.open())) if args.results.exists() else []
-    there = {(row["task"], float(row["error"]), int(row["salt"])) for row in rows}
-    for task, error in teachers():
+    there = {(row["task"], row["faults"], int(row["salt"])) for row in rows}
+    for task, faults in teachers():
         for salt in args.salts:
-            if (task.name, error, salt) not in there:
-                row = row_of(args, task, error, salt)
+            if (task.name, faults, salt) not in there:
+                row = row_of(args, task, faults, salt)
                 append(args.results, COLUMNS, [row])
                 print(*list(row.values())[:-1], flush=True)
 
