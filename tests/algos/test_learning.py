@@ -1,7 +1,7 @@
 """Students learn: by reinforcement, from a teacher, and in every way that has a flag.
 
-What is learnt depends on the last floats, and so on a CPU: the ranges beside the bounds are those of five seeds with
-ATEN_CPU_CAPABILITY unset and default; avx2 was measured for replay and for A2C's agreement, ONEDNN_MAX_CPU_ISA not yet.
+What is learnt depends on the last floats, and so on a CPU: the ranges beside the bounds are those of five seeds under
+each of four settings: none, ATEN_CPU_CAPABILITY=default, ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=SSE41.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ def test_without_a_teacher_a_student_learns_to_turn_to_the_ball(turn_to_the_ball
     summary, run_dir = train(script, env_id=turn_to_the_ball, lam=0, seed=2, total_timesteps=6144, **flags)
     first = next(row["success_100"] for row in curve_of(run_dir) if row["success_100"])
     # A student that always turns to the same side has half of the episodes.
-    assert float(first) < 0.4  # measured: 0.09 to 0.19
-    assert summary["success_100"] > 0.7  # measured: 0.98 to 1; 0.8 is reached by frame 3,488
+    assert float(first) < 0.4  # measured: 0.09 to 0.23
+    assert summary["success_100"] > 0.7  # measured: 0.99 to 1
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_student_comes_to_agree_with_its_teacher(script, flags):
     _, run_dir = train(script, total_timesteps=1024, **flags)
     first, *rows = curve_of(run_dir)
     agreement, kl = np.mean([[float(row[name]) for name in ("agreement", "kl")] for row in rows[-len(rows) // 4 :]], 0)
-    assert kl < 0.6 * float(first["kl"])  # measured: 0.04 to 0.06 of it with PPO, 0.23 to 0.32 with A2C
-    assert agreement > 0.5  # measured: 0.98 to 1 with PPO, 0.78 to 0.88 with A2C; a seventh by chance
+    assert kl < 0.6 * float(first["kl"])  # measured: 0.02 to 0.04 of it with PPO, 0.03 to 0.15 with A2C
+    assert agreement > 0.5  # measured: 0.99 to 1 with PPO, 0.90 to 1 with A2C; a seventh by chance
 
 
 @pytest.mark.parametrize("lam", [0, 1])
@@ -312,7 +312,7 @@ def learnable(replay, **flags):
 def test_replayed_labels_come_closer_and_closer(replay):
     agent, optimizer, labels, _ = learnable(replay, replay_minibatches=20, replay_batch=32)
     first, *_, last = (labels.learn(agent, optimizer, lam=1)["teacher/replay_kl"] for _ in range(5))
-    assert last < first / 2  # measured: 0.04 to 0.06 of it
+    assert last < first / 2  # measured: 0.24 to 0.29 of it
 
 
 def test_replay_leaves_the_critic_where_it_was():
@@ -324,7 +324,7 @@ def test_replay_leaves_the_critic_where_it_was():
         before = agent(views)[1].detach()
         labels.learn(agent, optimizer, lam=1)
         moved[vf_coef] = (agent(views)[1].detach() - before).abs().mean()
-    assert moved[0.5] < moved[0] / 3  # measured: 0.02 to 0.13 of it
+    assert moved[0.5] < moved[0] / 3  # measured: 0.04 to 0.14 of it
 
 
 def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(replay):
@@ -337,7 +337,7 @@ def test_a_run_with_replay_keeps_what_it_bought_and_learns_from_it_again(replay)
     _, run_dir = train(replay, total_timesteps=256, **flags)
     replayed = scalars_of(run_dir)["teacher/replay_kl"]
     assert len(replayed) == 4
-    assert replayed[-1] < 0.8 * replayed[0]  # measured: 0.16 to 0.42 of it
+    assert replayed[-1] < 0.8 * replayed[0]  # measured: 0.04 to 0.24 of it
 
 
 def test_labels_bought_before_a_kill_are_replayed_after_it(replay):
