@@ -16,22 +16,19 @@ import torch
 import torch.nn as nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lvlm2p_wrappers import CommandLine, Lambda, TeacherFlags, TrainingRun, VectorTeacherWrapper, student_env
+from lvlm2p_wrappers import Lambda, Script, ScriptFlags, TrainingRun, VectorTeacherWrapper, read_labels, student_env
 
 ALGO = "a2c_lvlm2p_replay"
 
 
 @dataclass
-class Args(TeacherFlags):
-    """Flags and defaults, beside the teacher's; those before `lam` are CleanRL's, and what the student sees."""
+class Args(ScriptFlags):
+    """Flags and defaults, beside those of all scripts; before `lam` CleanRL's, and what the student sees."""
 
     exp_name: str = Path(__file__).stem  # the name of this experiment
     seed: int = 1  # seed of the experiment
     torch_deterministic: bool = True  # if toggled, `torch.backends.cudnn.deterministic=True`
     cuda: bool = True  # use the GPU where there is one
-    track: bool = False  # if toggled, this experiment will be tracked with Weights and Biases
-    wandb_project_name: str = "lvlm2p"  # the wandb's project name
-    wandb_entity: str | None = None  # the entity (team) of wandb's project
     capture_video: bool = False  # whether to record the first environment into videos/ (needs moviepy)
 
     env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of an environment with Discrete actions; my_module:My-v0 for yours
@@ -58,19 +55,14 @@ class Args(TeacherFlags):
     ask_share: float = 1.0  # share of the frames to ask about; below 1 those with new views, each asked about once
     replay_minibatches: int = 16  # minibatches of earlier labels after each rollout, fewer as lam falls (0: no replay)
     replay_batch: int = 256  # labels in each of them
-    samples_every: int = 50  # updates between logged pictures of the distributions of teacher and student (0: none)
-    checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
-    resume: str | None = None  # folder of a run to continue: its flags, its weights, its curve
+    labels: str | None = None  # folder of a label set (lvlm2p label) to learn from before the first frame, and on
 
     def check(self):
         """Raise a UsageError that names the first value that cannot work."""
-        at_least = dict.fromkeys(("num_envs", "num_steps", "num_steps_alone", "replay_batch"), 1)
-        at_least["total_timesteps"] = self.batch_size
-        at_least["label_temperature"] = 0.1  # with less, powers of probabilities are no floats any more
+        at_least = {"total_timesteps": self.batch_size}
         if self.norm_adv and self.num_envs == 1:
             at_least["num_steps"] = 2  # one row alone cannot be normalized
-        at_most = dict.fromkeys(("ask_share", "gamma", "gae_lambda"), 1)
-        self.hold(at_least=at_least, at_most=at_most)
+        self.hold(at_least=at_least, at_most={})
 
     @property
     def batch_size(self):
@@ -85,7 +77,7 @@ class Args(TeacherFlags):
 
 def make_env(args, idx, run_name):
     """Environment number idx, as the student sees it."""
-    render_mode = "rgb_array" if args.lam > 0 or args.capture_video else None
+    render_mode = "rgb_array" if args.capture_video or (args.lam > 0 and not args.render) else None
     env = student_env(args.env_id, args.obs, args.frame_stack, args.time_limit, render_mode)
     return gym.wrappers.RecordVideo(env, f"videos/{run_name}") if args.capture_video and idx == 0 else env
 
@@ -93,10 +85,8 @@ def make_env(args, idx, run_name):
 def make_envs(args, run_name, **spent):
     """The vector environment; with lam above 0 under the teacher's wrapper."""
     # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
-    envs = gym.vector.SyncVectorEnv(
-        [lambda i=i: make_env(args, i, run_name) for i in range(args.num_envs)],
-        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-    )
+    makers = [partial(make_env, args, i, run_name) for i in range(args.num_envs)]
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     if args.lam == 0:
         return envs
     # Questions go out while the environments run; gather() waits for the answers after each rollout.
@@ -194,20 +184,19 @@ Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
 Batch = namedtuple("Batch", "obs actions advantages returns teacher_probs teacher_mask")
 
 
+@torch.no_grad()
 def collect(agent, envs, next_obs, next_done, num_steps, args, run, ask):
     """Play num_steps steps in every environment, after `ask`; returns them, and what comes after."""
     steps = []
     for _ in range(num_steps):
         ask(envs, next_obs, run.global_step)
-        with torch.no_grad():
-            action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
+        action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
         obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy() + envs.single_action_space.start)
         run.step(reward, infos)  # ends the run here if Ctrl-C or SIGTERM asks for it
         reward = torch.as_tensor(reward).to(value)
         if (cut_off := truncated & ~terminated).any():  # the critic says what the rest of the episode is worth
             final_obs = torch.as_tensor(np.stack(infos["final_obs"][cut_off])).to(next_obs)
-            with torch.no_grad():
-                reward[torch.as_tensor(cut_off)] += args.gamma * agent(final_obs)[1]
+            reward[torch.as_tensor(cut_off)] += args.gamma * agent(final_obs)[1]
         steps.append((next_obs, next_done, action, logprob, value, reward))
         next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
     return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
@@ -220,8 +209,13 @@ def gather_labels(envs, args, rollout, run):
         return nothing, nothing.any(-1)
     with run.waiting():
         probs, mask = map(torch.as_tensor, envs.gather())
+    return sharpened(probs, args), mask
+
+
+def sharpened(probs, args):
+    """The teacher's distributions, (..., n_actions), as they are learnt from."""
     probs = probs ** (1 / args.label_temperature)
-    return probs / probs.sum(-1, keepdim=True).clamp(min=1e-30), mask
+    return probs / probs.sum(-1, keepdim=True).clamp(min=1e-30)
 
 
 def compute_gae(rollout, next_value, next_done, args):
@@ -299,8 +293,9 @@ class Labels:
 
     def ask(self, envs, obs, global_step):
         """Ask about the current observations; with --ask-share below 1 only about views without a label, each once."""
-        if self.args.ask_share == 1:
-            envs.ask(np.ones(len(obs), dtype=bool))
+        is_turn = global_step // len(obs) % self.args.ask_every == 0
+        if self.args.ask_share == 1 or not is_turn:
+            envs.ask(np.full(len(obs), is_turn))
             return
         views = [view.tobytes() for view in obs.cpu().numpy()]
         new = {view: row for row, view in enumerate(views) if view not in self.kept and view not in self.asked_now}
@@ -322,6 +317,12 @@ class Labels:
             self.kept[view] = label.cpu()
         self.kept = dict([*self.kept.items()][-self.most :])
         return float(np.mean(self.distances[-256:])) if self.distances else None
+
+    def begin(self, agent, optimizer, obs, probs):
+        """Keep a label set and learn from it, twenty times as long as after a rollout."""
+        self.kept = dict(zip(map(bytes, obs), sharpened(torch.tensor(probs), self.args), strict=True))
+        for _ in range(20):
+            self.learn(agent, optimizer, lam=1)
 
     def learn(self, agent, optimizer, lam):
         """Some minibatches of the distillation loss over labels drawn from those kept; returns its mean."""
@@ -348,15 +349,15 @@ class Labels:
 
 def save_checkpoint(args, agent, optimizer, run, labels, weight):
     """Keep all that a killed run needs to be resumed."""
-    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict()}
+    learnt = {"student": agent.state_dict(), "optimizer": optimizer.state_dict(), "weight": weight.state()}
+    learnt["labels"] = labels.kept, labels.asked, labels.distances
     learnt["rng"] = torch.get_rng_state(), torch.cuda.get_rng_state_all()
-    learnt |= {"labels": (labels.kept, labels.asked, labels.distances), "weight": weight.state()}
     kept = {"algo": ALGO, "args": vars(args), **learnt, "run": run.state()}
     run.write("checkpoint.pt", lambda file: torch.save(kept, file))
 
 
 # The checkpoint of a run that is resumed may be somebody else's: it is data, no code in it is run.
-COMMAND_LINE = CommandLine(ALGO, Args, partial(torch.load, map_location="cpu", weights_only=True))
+SCRIPT = Script(ALGO, Args, partial(torch.load, map_location="cpu", weights_only=True))
 
 
 def train(args, envs, agent, optimizer, run, labels, weight, device):
@@ -365,6 +366,8 @@ def train(args, envs, agent, optimizer, run, labels, weight, device):
     seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs).tolist()
     next_obs = torch.as_tensor(envs.reset(seed=seeds)[0], device=device)
     next_done = torch.zeros(args.num_envs, device=device)
+    if args.labels and not run.global_step:
+        labels.begin(agent, optimizer, *read_labels(args.labels).for_student(envs))
     for iteration in itertools.count():
         lam, now = weight.lam, args if weight.lam > 0 else args.alone
         optimizer.param_groups[0]["lr"] = now.learning_rate
@@ -383,10 +386,7 @@ def train(args, envs, agent, optimizer, run, labels, weight, device):
         if lam > 0:
             measured |= labels.learn(agent, optimizer, lam)
             weight.update(run.global_step, distance, run.mean_return(50))
-        if (variance := returns.var(correction=0)) > 0:
-            measured["losses/explained_variance"] = 1 - ((returns - rollout.values).var(correction=0) / variance).item()
-        measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
-        run.log(measured, lam)
+        run.log(measured | {"charts/learning_rate": now.learning_rate}, lam, returns, rollout.values)
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
             save_checkpoint(args, agent, optimizer, run, labels, weight)
 
@@ -395,7 +395,7 @@ def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
     args.check()
     with TrainingRun(f"{args.env_id}__{args.exp_name}__{args.seed}", resume=args.resume) as run, ExitStack() as at_end:
-        resumed = COMMAND_LINE.load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
+        resumed = SCRIPT.resumed(args)
         run.refuse_changes(vars(args), resumed["args"])
         run.track(vars(args))
         torch.manual_seed(args.seed)  # nothing else draws: the environments are seeded when they are reset
@@ -425,4 +425,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    COMMAND_LINE.run(main)
+    SCRIPT.run(main)

@@ -45,7 +45,7 @@ class Args:
 
 def make_env(args, idx, run_name):
     """Environment number idx, as the student sees it."""
-    render_mode = "rgb_array" if args.lam > 0 or args.capture_video else None
+    render_mode = "rgb_array" if args.capture_video or (args.lam > 0 and not args.render) else None
     env = student_env(args.env_id, args.obs, args.frame_stack, args.time_limit, render_mode)
     return gym.wrappers.RecordVideo(env, f"videos/{run_name}") if args.capture_video and idx == 0 else env
 

@@ -16,22 +16,19 @@ import torch
 import torch.nn as nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lvlm2p_wrappers import CommandLine, TeacherFlags, TrainingRun, VectorTeacherWrapper, student_env
+from lvlm2p_wrappers import Script, ScriptFlags, TrainingRun, VectorTeacherWrapper, student_env
 
 ALGO = "ppo_lvlm2p"
 
 
 @dataclass
-class Args(TeacherFlags):
-    """Flags and defaults, beside the teacher's; those before `lam` are CleanRL's, and what the student sees."""
+class Args(ScriptFlags):
+    """Flags and defaults, beside those of all scripts; before `lam` CleanRL's, and what the student sees."""
 
     exp_name: str = Path(__file__).stem  # the name of this experiment
     seed: int = 1  # seed of the experiment
     torch_deterministic: bool = True  # if toggled, `torch.backends.cudnn.deterministic=True`
     cuda: bool = True  # use the GPU where there is one
-    track: bool = False  # if toggled, this experiment will be tracked with Weights and Biases
-    wandb_project_name: str = "lvlm2p"  # the wandb's project name
-    wandb_entity: str | None = None  # the entity (team) of wandb's project
     capture_video: bool = False  # whether to record the first environment into videos/ (needs moviepy)
 
     env_id: str = "MiniGrid-LavaGapS7-v0"  # the id of an environment with Discrete actions; my_module:My-v0 for yours
@@ -58,17 +55,11 @@ class Args(TeacherFlags):
 
     lam: float = 1.0  # weight of KL(teacher || student) in the loss; 0: plain reinforcement learning without a teacher
     label_type: Literal["soft", "hard"] = "soft"  # the teacher's distribution, or its most probable action alone
-    samples_every: int = 50  # updates between logged pictures of the distributions of teacher and student (0: none)
-    checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
-    resume: str | None = None  # folder of a run to continue: its flags, its weights, its curve
 
     def check(self):
         """Raise a UsageError that names the first value that cannot work."""
-        at_least = dict.fromkeys(("num_envs", "num_steps", "num_minibatches", "update_epochs"), 1)
-        at_least["total_timesteps"] = self.batch_size
-        at_most = dict.fromkeys(("gamma", "gae_lambda"), 1)
-        at_most["num_minibatches"] = self.batch_size // 2  # one row alone cannot be normalized
-        self.hold(at_least=at_least, at_most=at_most)
+        half = {"num_minibatches": self.batch_size // 2}  # one row alone cannot be normalized
+        self.hold(at_least={"total_timesteps": self.batch_size}, at_most=half)
 
     @property
     def batch_size(self):
@@ -78,7 +69,7 @@ class Args(TeacherFlags):
 
 def make_env(args, idx, run_name):
     """Environment number idx, as the student sees it."""
-    render_mode = "rgb_array" if args.lam > 0 or args.capture_video else None
+    render_mode = "rgb_array" if args.capture_video or (args.lam > 0 and not args.render) else None
     env = student_env(args.env_id, args.obs, args.frame_stack, args.time_limit, render_mode)
     return gym.wrappers.RecordVideo(env, f"videos/{run_name}") if args.capture_video and idx == 0 else env
 
@@ -86,14 +77,13 @@ def make_env(args, idx, run_name):
 def make_envs(args, run_name, **spent):
     """The vector environment; with lam above 0 under the teacher's wrapper."""
     # SAME_STEP: under Gymnasium's default, every episode would add a transition whose action was ignored.
-    envs = gym.vector.SyncVectorEnv(
-        [lambda i=i: make_env(args, i, run_name) for i in range(args.num_envs)],
-        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-    )
+    makers = [partial(make_env, args, i, run_name) for i in range(args.num_envs)]
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     if args.lam == 0:
         return envs
     # Questions go out while the environments run; gather() waits for the answers after each rollout.
-    return VectorTeacherWrapper(envs, args.model, defer=True, on_error="skip", **args.teacher_options(), **spent)
+    options = {**args.teacher_options(), **spent}
+    return VectorTeacherWrapper(envs, args.model, defer=True, ask_every=args.ask_every, on_error="skip", **options)
 
 
 def layer_init(layer, std=2**0.5):
@@ -186,19 +176,18 @@ Rollout = namedtuple("Rollout", "obs dones actions logprobs values rewards")
 Batch = namedtuple("Batch", "obs actions logprobs values advantages returns teacher_probs teacher_mask")
 
 
+@torch.no_grad()
 def collect(agent, envs, next_obs, next_done, args, run):
     """Play num_steps steps in every environment; returns them, and the observation and done that come after."""
     steps = []
     for _ in range(args.num_steps):
-        with torch.no_grad():
-            action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
+        action, logprob, _, value, _ = agent.get_action_and_value(next_obs)
         obs, reward, terminated, truncated, infos = envs.step(action.cpu().numpy() + envs.single_action_space.start)
         run.step(reward, infos)  # ends the run here if Ctrl-C or SIGTERM asks for it
         reward = torch.as_tensor(reward).to(value)
         if (cut_off := truncated & ~terminated).any():  # the critic says what the rest of the episode is worth
             final_obs = torch.as_tensor(np.stack(infos["final_obs"][cut_off])).to(next_obs)
-            with torch.no_grad():
-                reward[torch.as_tensor(cut_off)] += args.gamma * agent(final_obs)[1]
+            reward[torch.as_tensor(cut_off)] += args.gamma * agent(final_obs)[1]
         steps.append((next_obs, next_done, action, logprob, value, reward))
         next_obs, next_done = torch.as_tensor(obs).to(next_obs), torch.as_tensor(terminated | truncated).to(value)
     return Rollout(*map(torch.stack, zip(*steps, strict=True))), next_obs, next_done
@@ -303,7 +292,7 @@ def save_checkpoint(args, agent, optimizer, run):
 
 
 # The checkpoint of a run that is resumed may be somebody else's: it is data, no code in it is run.
-COMMAND_LINE = CommandLine(ALGO, Args, partial(torch.load, map_location="cpu", weights_only=True))
+SCRIPT = Script(ALGO, Args, partial(torch.load, map_location="cpu", weights_only=True))
 
 
 def train(args, envs, agent, optimizer, run, device):
@@ -323,11 +312,8 @@ def train(args, envs, agent, optimizer, run, device):
             _, next_value = agent(next_obs)
         advantages, returns = compute_gae(rollout, next_value, next_done, args)
         measured = update(agent, optimizer, make_batch(rollout, advantages, returns, *labels), args, args.lam)
-        if (variance := returns.var(correction=0)) > 0:
-            unexplained = (returns - rollout.values).var(correction=0) / variance
-            measured["losses/explained_variance"] = 1 - unexplained.item()
         measured["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
-        run.log(measured, args.lam)
+        run.log(measured, args.lam, returns, rollout.values)
         if args.lam > 0 and args.samples_every and iteration % args.samples_every == 0:
             run.add_samples(envs, agent(next_obs)[0].exp().numpy(force=True))
         if args.checkpoint_every and (iteration + 1) % args.checkpoint_every == 0:
@@ -337,9 +323,8 @@ def train(args, envs, agent, optimizer, run, device):
 def main(args):
     """Train one student; returns the summary that it leaves in runs/."""
     args.check()
-    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
-    with TrainingRun(name, resume=args.resume) as run, ExitStack() as at_end:
-        resumed = COMMAND_LINE.load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
+    with TrainingRun(f"{args.env_id}__{args.exp_name}__{args.seed}", resume=args.resume) as run, ExitStack() as at_end:
+        resumed = SCRIPT.resumed(args)
         run.refuse_changes(vars(args), resumed["args"])
         run.track(vars(args))
         torch.manual_seed(args.seed)  # nothing else draws: the environments are seeded when they are reset
@@ -366,4 +351,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    COMMAND_LINE.run(main)
+    SCRIPT.run(main)

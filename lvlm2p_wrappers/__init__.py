@@ -3,7 +3,7 @@
 Importing it loads neither torch nor LiteLLM, opens nothing and asks nobody; a teacher does so at its first question.
 """
 
-from lvlm2p_wrappers.command_line import CommandLine, TeacherFlags, command_line
+from lvlm2p_wrappers.command_line import Script, ScriptFlags, command_line
 from lvlm2p_wrappers.errors import (
     BadReplyError,
     BudgetError,
@@ -34,18 +34,18 @@ __all__ = [
     "AgentCentredObservation",
     "BadReplyError",
     "BudgetError",
-    "CommandLine",
     "LabelSet",
     "Lambda",
     "ModelError",
     "PackedObservation",
     "PixelObservation",
     "PromptError",
+    "Script",
+    "ScriptFlags",
     "StoreError",
     "StudentSpace",
     "Teacher",
     "TeacherError",
-    "TeacherFlags",
     "TeacherWrapper",
     "TrainingRun",
     "TransportError",

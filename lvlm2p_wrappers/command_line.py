@@ -21,21 +21,29 @@ from lvlm2p_wrappers.redaction import printable
 _GONE = {
     **dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef", "replay-size"), "is gone: it did not help"),
     "lam-decay-steps": "is gone: lam falls by itself, as --lam-patience says",
-    "labels": "is called --label-type now, a flag of the scripts of the paper's method",
+    "labels": "is called --label-type now",
 }
 """What has become of flags of version 0.1.0, by their names without dashes."""
 
 _OF_REPLAY = {"lam-decay-steps", "label-temperature", "ask-share", "num-steps-alone"}
 _OF_REPLAY |= {"replay-minibatches", "replay-batch", "replay-size"}
 
-_AT_LEAST = {"concurrency": 1, "frame_stack": 1, "success_return": -math.inf}
+_COUNTS = {"num_envs", "num_steps", "num_steps_alone", "num_minibatches", "num_minibatches_alone", "update_epochs"}
+_COUNTS |= {"replay_batch", "concurrency", "frame_stack", "ask_every"}
+_AT_LEAST: dict[str, float] = dict.fromkeys(_COUNTS, 1)
+_AT_LEAST["success_return"] = -math.inf
+_AT_LEAST["label_temperature"] = 0.1  # with less, powers of probabilities are no floats any more
+"""The least values of the flags that scripts share; of those that are not named it is 0."""
+
+_AT_MOST = dict.fromkeys(("ask_share", "gamma", "gae_lambda"), 1)
 
 
 @dataclass
-class TeacherFlags:
-    """The flags of a training script that are its teacher's, and how any of its numbers is checked."""
+class ScriptFlags:
+    """The flags of every training script: those of its teacher, then those of the run."""
 
     model: str = "embedded/minigrid-planner"  # the teacher, as a LiteLLM model string: gemini/gemini-2.5-flash-lite
+    ask_every: int = 1  # ask about every so many frames of an environment: for views that never repeat
     prompts: str | None = None  # folder of your own prompt templates, over the built-in ones
     store: str | None = "default"  # file that keeps the teacher's answers (default: in the user's cache; None: no file)
     concurrency: int = 16  # the most calls to the teacher's provider in flight
@@ -45,35 +53,45 @@ class TeacherFlags:
     budget_calls: int | None = None  # the most calls; then training goes on without new labels
     budget_scope: Scope = "process"  # whose spending counts: this process's, or that of all that share the store so
     offline: bool = False  # answer from the store alone
+    render: str | None = None  # "module:function" that draws another picture for the teacher, called with the env
+    facts: str | None = None  # "module:function" that tells it what no picture shows: named strings
+
+    samples_every: int = 50  # updates between logged pictures of the distributions of teacher and student (0: none)
+    checkpoint_every: int = 0  # updates between checkpoints, from which a killed run can be resumed (0: none)
+    resume: str | None = None  # folder of a run to continue: its flags, its weights, its curve
+    track: bool = False  # if toggled, this experiment will be tracked with Weights and Biases
+    wandb_project_name: str = "lvlm2p"  # the wandb's project name
+    wandb_entity: str | None = None  # the entity (team) of wandb's project
 
     def teacher_options(self) -> dict[str, Any]:
         """The options of the teacher, but for its model."""
-        return {field.name: getattr(self, field.name) for field in fields(TeacherFlags) if field.name != "model"}
+        names = [field.name for field in fields(ScriptFlags)]
+        return {name: getattr(self, name) for name in names[names.index("prompts") : names.index("samples_every")]}
 
     def hold(self, *, at_least: Mapping[str, float], at_most: Mapping[str, float]) -> None:
         """Hold the numbers against their bounds.
 
         Args:
-            at_least: the least value of a flag by its name; of numbers that are not named it is 0.
-            at_most: the greatest ones.
+            at_least: the least value of a flag by its name, where that depends on other flags.
+            at_most: the greatest one, likewise.
 
         Raises:
             UsageError: naming the first flag that cannot work.
 
         Example:
-            >>> TeacherFlags(rpm=-1).hold(at_least={}, at_most={})
+            >>> ScriptFlags(rpm=-1).hold(at_least={}, at_most={})
             Traceback (most recent call last):
             lvlm2p_wrappers.errors.UsageError: --rpm -1: give 0 or more
         """
         for name, value in vars(self).items():
-            least, most = ({**_AT_LEAST, **at_least}.get(name, 0), at_most.get(name, math.inf))
+            least, most = {**_AT_LEAST, **at_least}.get(name, 0), {**_AT_MOST, **at_most}.get(name, math.inf)
             if isinstance(value, int | float) and not least <= value <= most:  # NaN is not, either
                 bound = f"{least} or more" if not value >= least else f"at most {most}"
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give {bound}")
 
 
-class CommandLine:
-    """The command line of a training script: its flags, the runs that it resumes, its errors in one message.
+class Script:
+    """A training script as a command: its flags, the runs that it resumes, its errors in one message.
 
     Args:
         algo: the script's name.
@@ -96,9 +114,13 @@ class CommandLine:
             args = tyro.cli(self._flags)
             if args.resume:
                 kept = self.load_checkpoint(args.resume)["args"]
-                if ":" in (env_id := kept["env_id"]) and env_id != args.env_id:
-                    untrusted = f"--resume {args.resume}: {env_id} names a module"
-                    raise UsageError(f"{untrusted}; if you trust it, add --env-id {env_id}")
+                for name in ("env_id", "model", "render", "facts"):
+                    value = kept[name] or ""
+                    if (value.startswith("python:") if name == "model" else ":" in value) and value != getattr(
+                        args, name
+                    ):
+                        flag = f"--{name.replace('_', '-')} {value}"
+                        raise UsageError(f"--resume {args.resume}: {value} names a module; if you trust it, add {flag}")
                 args = tyro.cli(self._flags, default=self._flags(**kept | {"resume": args.resume}))
             main(args)
 
@@ -111,6 +133,10 @@ class CommandLine:
             flag = word.removeprefix("--").removeprefix("no-").partition("=")[0].replace("_", "-")
             if word.startswith("--") and flag in gone.keys() - known:
                 raise UsageError(f"--{flag} {gone[flag]}")
+
+    def resumed(self, args: Any) -> dict[str, Any]:
+        """The checkpoint that ``--resume`` names; without it empty ``args`` and ``run``."""
+        return self.load_checkpoint(args.resume) if args.resume else {"args": {}, "run": {}}
 
     def load_checkpoint(self, run_dir: str | Path) -> dict[str, Any]:
         """Read the checkpoint of a run, which may be somebody else's.

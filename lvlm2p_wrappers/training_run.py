@@ -211,8 +211,18 @@ class TrainingRun:
         """The mean return of the last episodes, at most 100; None before there are so many."""
         return self._mean_of_last(episodes, 0)
 
-    def log(self, measured: Mapping[str, float], lam: float) -> None:
-        """Log what an update measured, with its weight of the distillation loss: TensorBoard, curve.csv, progress."""
+    def log(self, measured: Mapping[str, float], lam: float, returns: Any = None, values: Any = None) -> None:
+        """Log an update: TensorBoard, curve.csv, progress.
+
+        Args:
+            measured: what it measured.
+            lam: its weight of the distillation loss.
+            returns: of its frames, a tensor; logged is how much of their variance the critic had explained.
+            values: what the critic had expected of each of them.
+        """
+        if returns is not None and (variance := float(returns.var(correction=0))) > 0:
+            unexplained = float((returns - values).var(correction=0)) / variance
+            measured = {**measured, "losses/explained_variance": 1 - unexplained}
         figures = self._figures()
         teacher, measured = figures.pop("teacher"), {**measured, "charts/SPS": int(figures["steps_per_s"])}
         if teacher:

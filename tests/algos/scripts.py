@@ -39,7 +39,7 @@ def train(script, **flags):
 
 
 def resume(script, run_dir, **flags):
-    flags = script.COMMAND_LINE.load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)} | flags
+    flags = script.SCRIPT.load_checkpoint(run_dir)["args"] | {"resume": str(run_dir)} | flags
     return script.main(script.Args(**flags))
 
 
@@ -78,8 +78,8 @@ def called(script, monkeypatch, capsys, *flags):
     monkeypatch.setattr(sys, "argv", command(script, *flags)[1:])
     code = 0
     try:
-        if hasattr(script, "COMMAND_LINE"):
-            script.COMMAND_LINE.run(script.main)
+        if hasattr(script, "SCRIPT"):
+            script.SCRIPT.run(script.main)
         else:
             with command_line():
                 script.main(tyro.cli(script.Args))

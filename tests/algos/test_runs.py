@@ -275,6 +275,13 @@ def test_a_module_that_a_checkpoint_names_is_not_imported_unless_the_user_names_
     env_id, kept = f"{module}:MiniGrid-Empty-5x5-v0", checkpoint_of(run_dir)
     torch.save(kept | {"args": kept["args"] | {"env_id": env_id}}, run_dir / "checkpoint.pt")
     resumed = "--resume", run_dir, "--total-timesteps", 192
+    for name in ("env_id", "render", "facts", "model"):
+        value = f"python:{module}:teach" if name == "model" else env_id
+        torch.save(kept | {"args": kept["args"] | {name: value}}, run_dir / "checkpoint.pt")
+        flag = name.replace("_", "-")
+        code, message = called(script, monkeypatch, capsys, *resumed)
+        assert f"{value} names a module; if you trust it, add --{flag} {value}" in message
+    torch.save(kept | {"args": kept["args"] | {"env_id": env_id}}, run_dir / "checkpoint.pt")
     code, message = called(script, monkeypatch, capsys, *resumed)
     assert code == 2
     assert f"{env_id} names a module; if you trust it, add --env-id {env_id}" in message
@@ -315,7 +322,6 @@ def test_the_budget_of_a_resumed_run_counts_what_it_has_spent(script, provider):
         (["--budget-usd", "nan"], "--budget-usd nan: give 0 or more"),
         (["--rpm", 0], "rpm must be greater than 0, not 0"),
         (["--rpm", 0.5], "Error parsing --rpm"),
-        (["--labels", "hard"], "--labels is called --label-type now, a flag of the scripts of the paper's method"),
         (["--no-distrust_fatal"], "--distrust-fatal is gone: it did not help"),
         (["--lam-gate-return=0.9"], "--lam-gate-return is gone: it did not help"),
         (["--rl-coef", 0], "--rl-coef is gone: it did not help"),
@@ -360,6 +366,8 @@ def test_a_mistake_about_replay_does_so_too(replay, monkeypatch, capsys, flags, 
 
 @pytest.mark.parametrize("script", [ppo, a2c], ids=lambda script: script.ALGO)
 def test_a_flag_that_moved_to_another_script_names_it(script, monkeypatch, capsys):
+    code, message = called(script, monkeypatch, capsys, "--labels", "hard")
+    assert (code, message) == (2, "--labels is called --label-type now")
     for flag in ("--replay-minibatches", "--ask_share", "--lam-decay-steps=6000", "--num-steps-alone"):
         code, message = called(script, monkeypatch, capsys, flag, 1)
         flag = flag.partition("=")[0].replace("_", "-")
