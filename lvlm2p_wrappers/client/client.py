@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.client.budget import Budget
@@ -19,13 +18,10 @@ from lvlm2p_wrappers.client.event_loop import background_loop
 from lvlm2p_wrappers.client.limits import Limits
 from lvlm2p_wrappers.client.litellm_backend import Request, send
 from lvlm2p_wrappers.client.litellm_loader import IN_PROCESS
-from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError
+from lvlm2p_wrappers.client.provider_errors import USERS, FailedCallError, pause
 from lvlm2p_wrappers.client.shared import LedgerThread
 from lvlm2p_wrappers.errors import BudgetError, ModelError
 from lvlm2p_wrappers.records import Call, Reply
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-"""The pauses between attempts, where the provider names none: from the first on, each is twice as long as the last."""
 
 Log = Callable[[Call], object]
 
@@ -85,7 +81,7 @@ class Client:
         attempts = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, FailedCallError) and error.retry),
             stop=stop_after_attempt(1 + self._max_retries),
-            wait=_pause,
+            wait=pause,
             reraise=True,
         )
         try:
@@ -169,10 +165,3 @@ class Client:
         self.unpriced_calls += reply.cost_usd is None
         self.cost_usd += reply.cost_usd or 0.0
         return dataclasses.replace(reply, attempt=attempt)
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds until the next attempt: as long as the provider asked, else twice as long each time, with jitter."""
-    fault = state.outcome.exception() if state.outcome else None
-    backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.5)
-    return backoff if not isinstance(fault, FailedCallError) or fault.wait_s is None else fault.wait_s + backoff / 4

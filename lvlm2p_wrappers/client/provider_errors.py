@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import random
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenacity import RetryCallState
+
 from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import ModelError, TeacherError, TransportError
 from lvlm2p_wrappers.redaction import short
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""The pauses between attempts, where the provider names none: from the first on, each is twice as long as the last."""
 
 RETRIED = frozenset({200, 408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may pass; a 200 among the faults is an answer that could not be read."""
@@ -115,6 +121,13 @@ def _users_mistake(status: int | None, model: str, words: str) -> ModelError:
         return ModelError(f"{model}: the provider refused the key in {catalogue.key_names(model)}. It said: {words}")
     what = "the account is out of credit" if status == 402 else "the provider does not allow this"
     return ModelError(f"{model}: {what}; check what the key may use. It said: {words}")
+
+
+def pause(state: RetryCallState) -> float:
+    """Seconds until the next attempt: as long as the provider asked, else twice as long each time, with jitter."""
+    fault = state.outcome.exception() if state.outcome else None
+    backoff = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.5)
+    return backoff if not isinstance(fault, FailedCallError) or fault.wait_s is None else fault.wait_s + backoff / 4
 
 
 def _asked_wait(error: Exception) -> float | None:

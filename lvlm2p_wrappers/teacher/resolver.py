@@ -50,6 +50,7 @@ class Resolver:
         store: keeps the answers.
 
     Attributes:
+        claims: those on the open questions, and the store's thread.
         bad_replies: how many replies could not be used.
     """
 
@@ -65,7 +66,7 @@ class Resolver:
         self._futures: dict[str, asyncio.Future[Answered]] = {}
         self._failed_models: set[str] = set()
         self._warned = False
-        self._claims = Claims(store, lambda: any(not future.done() for future in self._futures.values()))
+        self.claims = Claims(store, lambda: any(not future.done() for future in self._futures.values()))
 
     def requests(self, question: Question) -> tuple[Request, ...]:
         """What is sent for a question, to each model in turn."""
@@ -90,10 +91,6 @@ class Resolver:
         """Wait until the store's thread has done what it was given before."""
         await self._in_store(lambda: None)
 
-    def close(self) -> None:
-        """Free the store's handles and its thread; using it again opens them again. No question may be open."""
-        self._claims.close()
-
     def _request(self, model: str, question: Question) -> Request:
         return Request(model, question, {**question.sampling, **self._sampling})
 
@@ -105,7 +102,7 @@ class Resolver:
             try:
                 answered = await asyncio.shield(future)
             except asyncio.CancelledError:
-                if _cancelled():
+                if (task := asyncio.current_task()) and task.cancelling():  # it is this row that is given up
                     raise
             except (BadReplyError, TransportError) as error:
                 raise repeated(error) from None
@@ -143,7 +140,7 @@ class Resolver:
             self._check(request, found)
             return Answered(*found, calls=0, cost_usd=0.0)
         except BaseException:
-            self._claims.release(request.key)
+            self.claims.release(request.key)
             raise
 
     async def _look_up(self, request: Request) -> Answer | bool:
@@ -160,8 +157,8 @@ class Resolver:
 
     async def _ask(self, request: Request) -> Answered:
         """Ask the model; a bad reply gets one repair turn that quotes what was wrong."""
-        if self._claims.renewal is None:
-            self._claims.renew_later()
+        if self.claims.renewal is None:
+            self.claims.renew_later()
         for model in self._models[1:]:
             self._client.check(model)  # a misspelt fallback is told before anything is paid for
         turn, replies = request, list[Reply]()
@@ -222,10 +219,4 @@ class Resolver:
 
     def _in_store(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run something on the store's thread, to its end."""
-        return asyncio.shield(asyncio.get_running_loop().run_in_executor(self._claims.thread, work))
-
-
-def _cancelled() -> bool:
-    """Whether the running task itself is to end, not only what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        return asyncio.shield(asyncio.get_running_loop().run_in_executor(self.claims.thread, work))

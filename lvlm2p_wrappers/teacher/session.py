@@ -175,7 +175,7 @@ class Session(AbstractContextManager["Session"]):
     def free_store(self) -> None:
         """Close the store's files, unless a question is open; whoever asks next opens them again."""
         if not self._pending:
-            self._resolver.close()
+            self._resolver.claims.close()
 
     def close(self) -> None:
         """Give up all open questions and close the store's files; counters can be read, and it can ask again."""

@@ -96,7 +96,7 @@ def test_a_reply_that_stays_bad_is_shown_raw_with_the_reason_and_exit_code_1(ask
 
 
 def test_where_nothing_comes_back_it_says_why(ask, provider, monkeypatch):
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("lvlm2p_wrappers.client.provider_errors.FIRST_PAUSE_S", 0.01)
     provider.faults = lambda _: FAULTS["503"]
     printed, complaint = ask(LAVA, MODEL, code=1)
     assert "no reply: " in printed

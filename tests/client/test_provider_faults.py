@@ -89,7 +89,7 @@ def provider(server, monkeypatch):
     server.faults = ()
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("lvlm2p_wrappers.client.provider_errors.FIRST_PAUSE_S", 0.01)
     return server
 
 
@@ -227,13 +227,13 @@ def test_a_connection_that_is_refused_is_tried_again_until_somebody_listens(monk
     url = closed_url()
     for name, value in environment(url).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("lvlm2p_wrappers.client.provider_errors.FIRST_PAUSE_S", 0.01)
     envs = taught(wire)
     assert_no_label(*ask(envs))
     assert envs.teacher.counters.calls == 1 + RETRIES
     with pytest.raises(TransportError, match=WIRES[wire].model):
         ask(taught(wire, on_error="raise"))
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.FIRST_PAUSE_S", 1.0)
+    monkeypatch.setattr("lvlm2p_wrappers.client.provider_errors.FIRST_PAUSE_S", 1.0)
     failed = len(list(calls(Store())))
     envs = taught(wire, defer=True)
     envs.reset(seed=0)

@@ -57,7 +57,7 @@ def test_a_repair_turn_belongs_to_the_stage_it_repaired(provider, view):
 
 
 def test_retries_count_into_the_time_and_nothing_else(provider, view, monkeypatch):
-    monkeypatch.setattr("lvlm2p_wrappers.client.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("lvlm2p_wrappers.client.provider_errors.FIRST_PAUSE_S", 0.01)
     provider.latency, provider.faults = 0.2, [FAULTS["503"]]
     Teacher(MODEL).advise(view)
     analysis, action = conversation(Teacher(MODEL), view)
