@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.constructors import PrimitiveConstructorSpec
 
-from lvlm2p_wrappers.cli.arguments import EnvId, Model, Switch, optional, whole_from_1
+from lvlm2p_wrappers.cli.arguments import EnvId, Model, Positive, Switch, optional, whole_from_1
 from lvlm2p_wrappers.cli.environments import in_silence, info_of, make
 from lvlm2p_wrappers.cli.evaluate import LabellingFlags, default_folder
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json
@@ -25,17 +26,29 @@ from lvlm2p_wrappers.evaluation.states import sample_states
 from lvlm2p_wrappers.labels import LabelFolder, LabelRow, frames_of, label_views
 from lvlm2p_wrappers.labels.arrow import load_pyarrow
 from lvlm2p_wrappers.labels.batch import BatchJob
+from lvlm2p_wrappers.labels.cluster import LOCAL, ClusterLabelling
 from lvlm2p_wrappers.labels.labelling import Frame, as_told, info_of_set
 from lvlm2p_wrappers.labels.layout import view_digest
 from lvlm2p_wrappers.observations import AgentCentredObservation
 from lvlm2p_wrappers.records import Scope, Source, View
+from lvlm2p_wrappers.store import locate
 from lvlm2p_wrappers.teacher import Teacher
+from lvlm2p_wrappers.teacher.counters import Counters
 from lvlm2p_wrappers.units import duration, money
 
 Observation = Literal["auto", "grid", "env", "none"]
 
 _SAY_EVERY_S = 60.0
 """Seconds between two lines of progress where there is no terminal, as in a batch job's log."""
+
+
+ray_address = PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[ADDRESS]",
+    instance_from_str=lambda args: args[0] if args else LOCAL,
+    is_instance=lambda value: isinstance(value, str),
+    str_from_instance=lambda value: [value],
+)
 
 
 @dataclass(kw_only=True)
@@ -70,17 +83,19 @@ class Label(LabellingFlags):
     """what the student sees: grid (the scripts' observation of a MiniGrid), env (the environment's own), none; auto
     takes the first of these that the environment has"""
     rpm: Annotated[int | None, whole_from_1, optional("N")] = None  # the most calls a minute
-    batch: Switch = False  # ask in batches, which some providers answer within a day, at half the price
     rpm_scope: Annotated[Scope, optional()] = "process"  # whose calls: this process's, or of all that share the store
+    batch: Switch = False  # ask in batches, which some providers answer within a day, at half the price
+    ray: Annotated[str | None, ray_address] = None
+    """label on a Ray cluster: at this address, or without one on this machine"""
+    actors: Positive = 2  # with --ray: how many actors ask, each with --concurrency calls in flight
     out: Annotated[Path | None, optional("FOLDER")] = None  # the label set; without it label_sets/ENV__MODEL
 
     def run(self) -> None:
         """See ``Command``."""
         load_pyarrow()
-        if self.batch:
-            batches.check(self.model)
+        self._check()
         path = self.out or Path("label_sets") / default_folder(self.env_id, self.model, self.prompts).name
-        teacher = self.teacher(self.model)
+        teacher = self.teacher(self.model, **self._on_cluster())
         with in_silence(), contextlib.closing(teacher):
             frames = self._frames(teacher)
             if (first := next(frames, None)) is None:
@@ -91,8 +106,8 @@ class Label(LabellingFlags):
                 try:
                     if self.batch:
                         new = self._in_batches(tally, [*new])
-                    with _progress(tally) as show:
-                        for outcome in label_views(tally.teacher, new, width=4 * self.concurrency):
+                    with _progress(tally) as show, self._labelling(tally) as labelling:
+                        for outcome in labelling(tally.teacher, new, width=4 * self.concurrency):
                             tally.add(outcome)
                             show()
                 except (TeacherError, KeyboardInterrupt) as error:
@@ -153,6 +168,42 @@ class Label(LabellingFlags):
         tally.teacher = self.teacher(self.model, spent_usd=tally.batch_usd, spent_calls=tally.batch_calls)
         return iter(new)
 
+    @contextlib.contextmanager
+    def _labelling(self, tally: _Tally) -> Iterator[Any]:
+        """What labels the views: this process, or a cluster."""
+        if self.ray is None:
+            yield label_views
+            return
+        cluster = ClusterLabelling(self.ray, self.actors)
+        tally.cluster = cluster
+        try:
+            yield cluster.label_views
+        finally:
+            cluster.close()
+
+    def _on_cluster(self) -> dict[str, Any]:
+        """The options of each actor's teacher: the limits hold for all of them together."""
+        if self.ray is None:
+            return {}
+        if (place := locate(self.store)) is None:
+            raise UsageError("--ray needs a store that all actors share: name one with --store")
+        parts = 1 if self.budget_scope == "store" else self.actors
+        return {
+            "store": str(place) if isinstance(place, Path) else self.store,
+            "budget_usd": None if self.budget_usd is None else self.budget_usd / parts,
+            "budget_calls": None if self.budget_calls is None else self.budget_calls // parts,
+            "rpm_scope": "store",
+        }
+
+    def _check(self) -> None:
+        """Refuse flags that exclude each other, before anything is begun."""
+        if self.batch:
+            batches.check(self.model)
+            if self.ray is not None:
+                raise UsageError("--batch asks nobody while it waits: leave out --ray")
+            if self.budget_scope == "store":
+                raise UsageError("--batch has a budget of its own: leave out --budget-scope store")
+
     def _as_kept(self, view: View) -> View:
         """The view with the observation that the set keeps, if any."""
         drop = self.observation == "none" or (
@@ -161,7 +212,7 @@ class Label(LabellingFlags):
         return replace(view, observation=None) if drop else view
 
     def _print(self, folder: LabelFolder, tally: _Tally) -> None:
-        counters = tally.teacher.counters
+        counters = tally.counters
         told = {
             "folder": str(folder.path),
             "labels": len(folder),
@@ -197,6 +248,7 @@ class _Tally:
     failures: dict[str, int] = field(default_factory=dict)
     batch_usd: float = 0.0
     batch_calls: int = 0
+    cluster: ClusterLabelling | None = None
     unfinished: TeacherError | KeyboardInterrupt | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -211,12 +263,16 @@ class _Tally:
             self.unfinished = outcome
 
     @property
+    def counters(self) -> Counters:
+        return self.teacher.counters if self.cluster is None else self.cluster.counters
+
+    @property
     def done(self) -> int:
         return len(self.folder) + sum(self.failures.values())
 
     @property
     def spent(self) -> float:
-        return self.batch_usd + self.teacher.counters.cost_usd
+        return self.batch_usd + self.counters.cost_usd
 
     @property
     def price(self) -> str:
