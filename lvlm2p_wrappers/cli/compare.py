@@ -17,6 +17,7 @@ from lvlm2p_wrappers.client import catalogue
 from lvlm2p_wrappers.errors import ModelError, UsageError
 from lvlm2p_wrappers.evaluation import State, collect_states, label_states
 from lvlm2p_wrappers.evaluation.comparison import Difference, differences
+from lvlm2p_wrappers.evaluation.players import Players
 from lvlm2p_wrappers.evaluation.run import Progress
 from lvlm2p_wrappers.prompts import bundled_prompts
 from lvlm2p_wrappers.records import Label
@@ -94,7 +95,8 @@ class Compare(LabellingFlags):
         """The differences between the sides in one environment."""
         env = make(env_id)
         frames = max(self.teacher(side.model, prompts=side.prompts).frames_of(env) for side in sides)
-        states = collect_states(env, self.states, seed=self.seed, frames=frames, own=self.own_view)
+        players = Players(self.states_from, trust=self.trust)
+        states = collect_states(env, self.states, seed=self.seed, frames=frames, own=self.own_view, players=players)
         env.close()
         tasks = (f"{env_id}, {letter}" for letter in "AB")
         first, second = (self._label(side, task, states, told) for side, task in zip(sides, tasks, strict=True))

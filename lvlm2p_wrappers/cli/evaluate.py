@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import arg
 
 from lvlm2p_wrappers.cli.arguments import (
     BudgetCalls,
@@ -52,6 +53,9 @@ class LabellingFlags(TeacherFlags):
     """The flags of the commands that have states labelled."""
 
     states: Positive = 200  # states to label, at most
+    states_from: Annotated[str, arg(metavar="WHO")] = "mixed"
+    """whose rollouts the states are from: random, noisy_expert, expert, teacher, a run's folder; several with commas;
+    mixed is the first three"""
     seed: Whole = 0  # seed of states and episodes
     concurrency: Concurrency = 16
     budget_usd: BudgetUsd = None
@@ -65,11 +69,13 @@ class Evaluate(LabellingFlags):
     """Measure a teacher: accuracy, rollouts, calibration, price.
 
     The teacher labels a fixed set of states, which depends on the environment
-    and --seed alone: from random, student-like and expert rollouts. Its labels
-    are compared with the ground truth, which it never sees. Then it acts in
-    rollouts of its own: with its most probable action, and with sampled ones.
-    Environments outside the package minigrid have no ground truth; they get
-    the metrics that need none.
+    and --seed alone: from rollouts of a random policy, of an expert and of one
+    that errs. --states-from names others: the teacher itself, whose play costs
+    a question a step, or a saved student's run. Its labels are compared with
+    the ground truth, which it never sees: that of MiniGrid, BabyAI and
+    environments with a table of transitions, as toy text; all others get the
+    metrics that need none. Then it acts in rollouts of its own: with its most
+    probable action, and with sampled ones.
 
     Rows are kept in the folder as they arrive: after a spent budget, a fault or
     Ctrl-C the same command resumes. Answers come from the store where they are
@@ -78,6 +84,7 @@ class Evaluate(LabellingFlags):
     Examples:
       lvlm2p evaluate MiniGrid-LavaGapS7-v0 --model embedded/minigrid-planner
       lvlm2p evaluate MiniGrid-LavaGapS7-v0 --model gemini/gemini-2.5-flash-lite --episodes 0 --budget-usd 1
+      lvlm2p evaluate CartPole-v1 --model gemini/gemini-2.5-flash --states-from random,teacher,runs/MY_RUN
       lvlm2p evaluate FrozenLake-v1 --model openai/gpt-4o-mini --prompts my_prompts --out evaluations/lake
     """
 
@@ -100,6 +107,7 @@ class Evaluate(LabellingFlags):
             seed=self.seed,
             states=self.states,
             episodes=self.episodes,
+            states_from=self.states_from,
         )
         path = self.out or default_folder(env_info.env_id, self.model, self.prompts)
         missing: TeacherError | KeyboardInterrupt | None = None
@@ -107,7 +115,9 @@ class Evaluate(LabellingFlags):
             with in_silence(), progress() as told:
                 try:
                     make_env = functools.partial(make, self.env_id)
-                    missing = evaluation_run.evaluate(teacher, make_env, folder, width=self.concurrency, progress=told)
+                    missing = evaluation_run.evaluate(
+                        teacher, make_env, folder, width=self.concurrency, progress=told, trust=self.trust
+                    )
                 except (TeacherError, KeyboardInterrupt) as error:
                     missing = error
                 views = _run_views(self.env_id, teacher, folder)

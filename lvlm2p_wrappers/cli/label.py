@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +22,7 @@ from lvlm2p_wrappers.cli.evaluate import LabellingFlags, default_folder
 from lvlm2p_wrappers.cli.printing import console, say, say_facts, say_json
 from lvlm2p_wrappers.client import batches
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, UsageError
+from lvlm2p_wrappers.evaluation.players import MIXED
 from lvlm2p_wrappers.evaluation.states import sample_states
 from lvlm2p_wrappers.labels import LabelFolder, LabelRow, frames_of, label_views
 from lvlm2p_wrappers.labels.arrow import load_pyarrow
@@ -30,7 +31,7 @@ from lvlm2p_wrappers.labels.cluster import LOCAL, ClusterLabelling
 from lvlm2p_wrappers.labels.labelling import Frame, as_told, info_of_set
 from lvlm2p_wrappers.labels.layout import view_digest
 from lvlm2p_wrappers.observations import AgentCentredObservation
-from lvlm2p_wrappers.records import Scope, Source, View
+from lvlm2p_wrappers.records import Scope, View
 from lvlm2p_wrappers.store import locate
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.teacher.counters import Counters
@@ -78,7 +79,7 @@ class Label(LabellingFlags):
 
     env_id: EnvId
     model: Model
-    states_from: Annotated[str, optional("WHERE")] = "mixed"  # random, student, expert, mixed; a path; minari:DATASET
+    states_from: Annotated[str, optional("WHERE")] = "mixed"  # mixed, random, noisy_expert, expert; a path; minari:X
     observation: Annotated[Observation, optional()] = "auto"
     """what the student sees: grid (the scripts' observation of a MiniGrid), env (the environment's own), none; auto
     takes the first of these that the environment has"""
@@ -119,10 +120,10 @@ class Label(LabellingFlags):
             raise tally.unfinished
 
     def _frames(self, teacher: Teacher) -> Iterator[Frame]:
-        sources = get_args(Source)
+        sources = MIXED
         if self.states_from in ("mixed", *sources):
             env = self._make()
-            chosen = sources if self.states_from == "mixed" else (self.states_from,)
+            chosen = [name for name in sources if self.states_from in ("mixed", name)]
             frames, own = teacher.frames_of(env), teacher.own_view
             found = sample_states(
                 env, self.states, seed=self.seed, sources=chosen, judged=False, frames=frames, own=own

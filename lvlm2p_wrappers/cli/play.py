@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import gymnasium as gym
 import humanize
@@ -23,12 +23,10 @@ from lvlm2p_wrappers.cli.environments import in_silence
 from lvlm2p_wrappers.cli.printing import say, say_json
 from lvlm2p_wrappers.cli.teacher_flags import TeacherFlags
 from lvlm2p_wrappers.errors import UsageError
-from lvlm2p_wrappers.observations import student_env
 from lvlm2p_wrappers.output_file import output_file
+from lvlm2p_wrappers.saved_student import Student, load_student
 from lvlm2p_wrappers.wrapper import TeacherWrapper
 
-MOST_BYTES = 256 * 2**20
-"""The largest file that is taken for a student."""
 MOST_FRAMES = 600
 """The longest moving picture."""
 
@@ -84,25 +82,10 @@ class Play(TeacherFlags):
 
     def _env(self, student: Student) -> gym.Env[Any, Any]:
         """The student's environment, which asks the teacher if there is one."""
-        told = student.about
-        stack = int(told["frame_stack"]) if told["frame_stack"].isdecimal() else None
-        env = student_env(told["env_id"], told["obs"], stack, told["time_limit"], "rgb_array")  # type: ignore[arg-type]
+        env = student.env()
         if self.model is None:
             return env
         return TeacherWrapper(env, self.model, on_error="skip", **self.options(self.model))
-
-
-class Student(NamedTuple):
-    """A policy from an ONNX file, and what the file says of the environment that it learnt in."""
-
-    session: Any
-    about: dict[str, str]
-
-    def probs(self, obs: NDArray[Any]) -> NDArray[np.float64]:
-        """The policy, ``(n_actions,)``, for one observation."""
-        (logits,) = self.session.run(["logits"], {"obs": obs[None]})
-        probs = np.exp(logits[0].astype(np.float64) - logits[0].max())
-        return np.asarray(probs / probs.sum())
 
 
 class Played:
@@ -147,38 +130,6 @@ class Played:
         self.without_advice += advice is None and "episode" not in info
         view = self._viewer.view()
         return draw_sample(view.picture.pixels, view.actions, advice, probs.astype(np.float32))
-
-
-def load_student(file: Path) -> Student:
-    """A student from a run's folder or an ONNX file, which may be somebody else's: it is data.
-
-    Raises:
-        UsageError: if there is none, or onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError("lvlm2p play needs the extra play: pip install 'lvlm2p[play]'") from None
-    if file.is_dir():
-        if not (file / "student.onnx").is_file():
-            raise UsageError(f"{file} holds no student.onnx: `python algos/evaluate.py {file}` makes it")
-        file = file / "student.onnx"
-    if not file.is_file():
-        raise UsageError(f"{file}: no such file; give a run's folder, or the student.onnx in it")
-    if file.stat().st_size > MOST_BYTES:
-        raise UsageError(f"{file} is larger than {MOST_BYTES // 2**20} MB; no student of these scripts is")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        # From bytes: a path would let the file name others, which onnxruntime would read.
-        session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
-        about = session.get_modelmeta().custom_metadata_map
-        _ = [about[name] for name in ("env_id", "obs", "frame_stack", "time_limit")]
-    except Exception as error:  # noqa: BLE001 -- onnxruntime has no error class of its own
-        why = str(error).partition("\n")[0][:200]
-        raise UsageError(f"{file} holds no student of algos/evaluate.py: {why}") from None
-    return Student(session, about)
 
 
 def _gif(frames: list[Frame], fps: int) -> bytes:

@@ -29,8 +29,8 @@ from lvlm2p_wrappers.output_file import output_file
 from lvlm2p_wrappers.records import Episode, Evaluation, EvaluationArguments, Label, Metrics
 from lvlm2p_wrappers.redaction import printable
 
-FORMAT = 2
-"""The version of the files. Those of format 1, which lvlm2p 0.1.0 wrote, are read and resumed as well."""
+FORMAT = 3
+"""The version of the files. Those of format 1, which lvlm2p 0.1.0 wrote, and of 2 are read and resumed as well."""
 
 MAX_BYTES = 64 * 2**20
 """The most bytes of a line, of ``evaluation.json`` and of a picture."""
@@ -117,6 +117,8 @@ def _upgraded(kind: type[BaseModel], found: Any, where: str) -> Any:
     if kind is Episode and "way" in found:
         found["policy"] = found.pop("way")
     if kind is Label:
+        if found.get("source") == "student":  # it was an expert that errs
+            found["source"] = "noisy_expert"
         for exchange in found["exchanges"]:
             _name_pictures(exchange["messages"], found["picture"])
     if kind is not Evaluation:
@@ -129,7 +131,7 @@ def _upgraded(kind: type[BaseModel], found: Any, where: str) -> Any:
             f"{where} has format {number}, and this lvlm2p reads formats up to {FORMAT}: "
             "upgrade with `pip install -U lvlm2p`."
         )
-    if number == FORMAT:
+    if number > 1:
         return found
     card = found.pop("card")
     rollouts = {policy: row for policy, row in card.pop("episodes").items() if row["success"] is not None}

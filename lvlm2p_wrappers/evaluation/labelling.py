@@ -6,17 +6,19 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvlm2p_wrappers.errors import BadReplyError, BudgetError, TeacherError, TransportError
-from lvlm2p_wrappers.evaluation.states import State
 from lvlm2p_wrappers.records import Advice, Exchange, Failure, Label
 from lvlm2p_wrappers.teacher import PendingAdvice, Teacher
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.views import View
+
+if TYPE_CHECKING:
+    from lvlm2p_wrappers.evaluation.states import State
 
 
 class UnfinishedError(TeacherError):
@@ -36,7 +38,8 @@ def label_states(teacher: Teacher, states: Sequence[State], *, width: int) -> It
         TeacherError: if too many replies in a row were bad.
     """
     teacher.resume()
-    waiting, asked = deque(states), dict[Future[Advice], tuple[State, View, PendingAdvice]]()
+    waiting = deque(states)
+    asked: dict[Future[Advice], tuple[State, View, PendingAdvice]] = {}
     missing: list[TeacherError] = []
     while waiting or asked:
         while waiting and len(asked) < width:

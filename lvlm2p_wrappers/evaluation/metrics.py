@@ -62,8 +62,9 @@ def compute_metrics(labels: Sequence[Label], episodes: Sequence[Episode], *, run
 
 
 def _rollouts(episodes: Sequence[Episode]) -> RolloutMetrics:
+    successes = [row.success for row in episodes if row.success is not None]
     return RolloutMetrics(
-        success=proportion([row.success for row in episodes]),
+        success=proportion(successes) if successes else None,
         episodic_return=mean([row.episodic_return for row in episodes]),
         length=float(np.mean([row.length for row in episodes])),
     )

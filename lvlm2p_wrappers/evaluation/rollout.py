@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvlm2p_wrappers.evaluation.labelling import collect
 from lvlm2p_wrappers.records import Episode, Policy
 from lvlm2p_wrappers.teacher import PendingAdvice, Teacher
+from lvlm2p_wrappers.views import Viewer
 
 MAX_STEPS = 2_000
 """The length at which an episode is truncated where the environment has no time limit."""
@@ -71,11 +72,12 @@ def _episode(teacher: Teacher, env: _Env, job: Job) -> Generator[PendingAdvice, 
     rng = np.random.default_rng([job.seed, job.policy == "sampled"])
     episodic_return, length, failures = 0.0, 0, 0
     reward, is_over = 0.0, False
+    info: dict[str, Any] = {}
     obs, _ = env.reset(seed=job.seed)
     while not is_over and length < MAX_STEPS:
         probs = yield teacher.ask(memory.look(look), memory.history, obs)
-        action = _choose(probs, job.policy, len(actions), rng)
-        obs, reward, terminated, truncated, _ = env.step(start + action)  # type: ignore[assignment]
+        action = choose(probs, job.policy, len(actions), rng)
+        obs, reward, terminated, truncated, info = env.step(start + action)  # type: ignore[assignment]
         is_over = terminated or truncated
         memory.act(actions[action])
         episodic_return += float(reward)
@@ -86,12 +88,20 @@ def _episode(teacher: Teacher, env: _Env, job: Job) -> Generator[PendingAdvice, 
         seed=job.seed,
         episodic_return=episodic_return,
         length=length,
-        success=float(reward) > 0,
+        success=_is_success(look, info, float(reward)),
         failures=failures,
     )
 
 
-def _choose(probs: _Probs, policy: Policy, actions: int, rng: np.random.Generator) -> int:
+def _is_success(look: Viewer, info: dict[str, Any], last_reward: float) -> bool | None:
+    """Whether an episode was a success; None where the environment does not say, and its rules are not known."""
+    if "is_success" in info:
+        return bool(info["is_success"])
+    return last_reward > 0 if look.env_info.family == "minigrid" else None
+
+
+def choose(probs: _Probs, policy: Policy, actions: int, rng: np.random.Generator) -> int:
+    """The number of an action; without probabilities one is drawn uniformly."""
     if probs is None:
         return int(rng.integers(actions))
     if policy == "argmax":

@@ -10,6 +10,7 @@ import gymnasium as gym
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.evaluation.folder import EvaluationFolder
 from lvlm2p_wrappers.evaluation.labelling import UnfinishedError, label_states
+from lvlm2p_wrappers.evaluation.players import Players
 from lvlm2p_wrappers.evaluation.rollout import Job, roll_out
 from lvlm2p_wrappers.evaluation.states import State, collect_states
 from lvlm2p_wrappers.records import EvaluationArguments, Policy
@@ -29,6 +30,7 @@ def evaluate(
     *,
     width: int,
     progress: Progress,
+    trust: bool = False,
 ) -> TeacherError | None:
     """Add the missing rows of an evaluation. Whatever happens, the answers that came are kept.
 
@@ -38,14 +40,17 @@ def evaluate(
         folder: keeps the rows.
         width: how many states, and episodes, are asked about at a time.
         progress: is told of every row.
+        trust: whether the environment of a saved student may be in a module, which is imported.
 
     Returns:
         Why rows are missing at the end; None if none is.
     """
-    states, jobs = _states(make(), teacher, folder), _jobs(folder.arguments)
+    players = Players(folder.arguments.states_from, teacher=teacher, trust=trust)
+    jobs = _jobs(folder.arguments)
     labelled = {label.id for label in folder.labels}
     done = {Job(episode.policy, episode.seed) for episode in folder.episodes}
     try:
+        states = _states(make(), teacher, folder, players)
         progress("states", len(folder.labels), len(states))
         for label in label_states(teacher, [state for state in states if state.id not in labelled], width=width):
             folder.add_label(label)
@@ -61,17 +66,18 @@ def evaluate(
     return None
 
 
-def _states(env: gym.Env[Any, Any], teacher: Teacher, folder: EvaluationFolder) -> list[State]:
+def _states(env: gym.Env[Any, Any], teacher: Teacher, folder: EvaluationFolder, players: Players) -> list[State]:
     """The states that are labelled, those of the folder's labels among them."""
     arguments, own = folder.arguments, teacher.own_view
     frames = teacher.frames_of(env)
-    states = collect_states(env, arguments.states, seed=arguments.seed, frames=frames, own=own)
+    teacher.resume()
+    states = collect_states(env, arguments.states, seed=arguments.seed, frames=frames, own=own, players=players)
     env.close()
     pictures = {state.id: state.view.picture for state in states}
     if any(label.id not in pictures or label.picture != pictures[label.id] for label in folder.labels):
         raise UsageError(
-            f"the states in {folder.path} are not those that would be labelled now: the environment or its version "
-            "has changed. Name another folder with --out."
+            f"the states in {folder.path} are not those that would be labelled now: the environment, its version "
+            "or who acted has changed. Name another folder with --out."
         )
     return states
 

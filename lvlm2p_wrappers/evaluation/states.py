@@ -1,4 +1,4 @@
-"""The states that a teacher labels: the same for every teacher, from rollouts of good, middling and bad policies."""
+"""The states that a teacher labels: from rollouts of good, middling and bad policies, a student or the teacher."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
+from lvlm2p_wrappers.errors import UsageError
 from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth
+from lvlm2p_wrappers.evaluation.players import MIXED, Players
 from lvlm2p_wrappers.records import GroundTruth, Source
 from lvlm2p_wrappers.views import PLAIN, EpisodeMemory, OwnView, View, Viewer, viewer
+from lvlm2p_wrappers.views.environment import env_id_of
 
 EPSILON = 0.5
-"""The share of random actions of the student-like policy; its other actions are the expert's."""
+"""The share of random actions of the noisy expert; its other actions are the expert's."""
+
+_EXPERTS = ("noisy_expert", "expert")
 
 _MEAN_GAP = 8  # mean steps between two sampled states
 _PER_EPISODE = 2  # states of an episode at most, so that there are many layouts
@@ -46,10 +51,17 @@ class State(NamedTuple):
 
 
 def collect_states(
-    env: gym.Env[Any, Any], count: int, *, seed: int, frames: int = 1, own: OwnView = PLAIN
+    env: gym.Env[Any, Any],
+    count: int,
+    *,
+    seed: int,
+    frames: int = 1,
+    own: OwnView = PLAIN,
+    players: Players | None = None,
 ) -> list[State]:
     """Sample distinct states, all at once; see :func:`sample_states`."""
-    return [*sample_states(env, count, seed=seed, frames=frames, own=own)]
+    players = players or Players()
+    return [*sample_states(env, count, seed=seed, sources=players.sources, frames=frames, own=own, players=players)]
 
 
 def sample_states(
@@ -57,15 +69,17 @@ def sample_states(
     count: int,
     *,
     seed: int,
-    sources: Sequence[Source] = get_args(Source),
+    sources: Sequence[Source] = MIXED,
     judged: bool = True,
     frames: int = 1,
     own: OwnView = PLAIN,
+    players: Players | None = None,
 ) -> Iterator[State]:
-    """Sample distinct states from rollouts of a random, a student-like and an expert policy, in equal parts.
+    """Sample distinct states from rollouts of several policies, in equal parts.
 
-    They depend on the environment and the seed alone. The student-like policy acts at random half of the time, else as
-    the expert. Without ground truth there is no expert, and all states come from the random policy.
+    They depend on the environment, the seed and the policies alone. The noisy expert acts at random half of the time,
+    else as the expert; the teacher and a saved student act with actions sampled from their distributions. Without
+    ground truth there is no expert: if no other policy is left, all states come from the random one.
 
     Args:
         env: the environment; it is reset and stepped.
@@ -75,11 +89,16 @@ def sample_states(
         judged: whether the ground truth is wanted.
         frames: how many of the last pictures each view has; they do not tell it from others.
         own: what the user has shown and told.
+        players: the teacher and the saved student, where they are among the policies.
+
+    Raises:
+        UsageError: if the saved student plays another environment.
+        UnfinishedError: if the teacher gave no answer for a reason that may pass.
     """
     env.reset(seed=seed)  # some have no state before
-    sampler = _Sampler(env, viewer(env, own), seed, judged=judged, frames=frames)
+    sampler = _Sampler(env, seed, judged=judged, frames=frames, own=own, players=players or Players())
     if not has_ground_truth(env):
-        sources = ("random",)
+        sources = [source for source in sources if source not in _EXPERTS] or ["random"]
     sampled: dict[Source, int] = dict.fromkeys(sources, 0)
     without_new: Counter[Source] = Counter()
     while sampled and sampler.count < count:
@@ -96,8 +115,12 @@ def sample_states(
 class _Sampler:
     """Samples states of one environment, none twice."""
 
-    def __init__(self, env: gym.Env[Any, Any], look: Viewer, seed: int, *, judged: bool, frames: int) -> None:
-        self._env, self._viewer = env, look
+    def __init__(
+        self, env: gym.Env[Any, Any], seed: int, *, judged: bool, frames: int, own: OwnView, players: Players
+    ) -> None:
+        self._own, self._players = own, players
+        self._use(env)
+        self._plain_env = env
         self._start = int(env.action_space.start)  # type: ignore[attr-defined]
         self._actions = self._viewer.env_info.actions
         self._rng = np.random.default_rng([seed, zlib.crc32(self._viewer.env_info.env_id.encode())])
@@ -111,6 +134,7 @@ class _Sampler:
     def sample_episode(self, source: Source, most: int) -> int:
         """Roll out one episode, or its beginning; returns how many of its states were sampled, at most ``most``."""
         seed = int(self._rng.integers(2**31))
+        self._use(self._students_env() if source == "saved_student" else self._plain_env)
         self._observation, _ = self._env.reset(seed=seed)
         history: list[str] = []
         self._memory.begin()
@@ -124,7 +148,7 @@ class _Sampler:
                 self.count += 1
                 wait = int(self._rng.geometric(1 / _MEAN_GAP))
             wait -= 1
-            action = self._action(source)
+            action = self._action(source, shown, history)
             if self.count - before == most or action is None:
                 break
             self._observation, _, terminated, truncated, _ = self._env.step(self._start + action)
@@ -144,11 +168,23 @@ class _Sampler:
         self._keys.add(key)
         return replace(view or shown.view(tuple(history)), observation=copy.deepcopy(self._observation))
 
-    def _action(self, source: Source) -> int | None:
+    def _use(self, env: gym.Env[Any, Any]) -> None:
+        self._env, self._viewer = env, viewer(env, self._own)
+
+    def _students_env(self) -> gym.Env[Any, Any]:
+        env = self._players.students_env()
+        if viewer(env, self._own).env_info != viewer(self._plain_env, self._own).env_info:
+            raise UsageError(f"the saved student plays {env_id_of(env)}, not {env_id_of(self._plain_env)}")
+        return env
+
+    def _action(self, source: Source, shown: Viewer, history: list[str]) -> int | None:
         """The next action's number; None where the expert finds none."""
-        if source == "random" or (source == "student" and self._rng.random() < EPSILON):
+        if source == "random" or (source == "noisy_expert" and self._rng.random() < EPSILON):
             return int(self._rng.integers(len(self._actions)))
+        if source in ("teacher", "saved_student"):
+            view = replace(shown.view(tuple(history)), observation=self._observation)
+            return self._players.action(source, view, self._rng)
         best = best_actions(self._env, self._actions)
         if not best:
-            return int(self._rng.integers(len(self._actions))) if source == "student" else None
+            return int(self._rng.integers(len(self._actions))) if source == "noisy_expert" else None
         return self._actions.index(best[self._rng.integers(len(best))])

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from lvlm2p_wrappers.records.conversation import Exchange
 from lvlm2p_wrappers.records.record import AnyPicture, Count, Integer, Record
 
-Source = Literal["random", "student", "expert"]
+Source = Literal["random", "noisy_expert", "expert", "teacher", "saved_student"]
 Policy = Literal["argmax", "sampled"]
 Heading = Literal["up", "right", "down", "left"]
 Verdict = Literal["right", "wrong", "fatal", "unjudged", "none"]
@@ -129,7 +129,8 @@ class Episode(Record):
         seed: the environment's seed.
         episodic_return: the sum of the rewards; in JSON it is called ``return``.
         length: in steps.
-        success: whether the last reward was above 0.
+        success: what the environment's ``info["is_success"]`` says; in MiniGrid and BabyAI whether the last reward was
+            above 0; else None.
         failures: the steps at which a reply could not be used, and the action was drawn uniformly.
     """
 
@@ -137,5 +138,5 @@ class Episode(Record):
     seed: Integer
     episodic_return: float = Field(alias="return")
     length: Count
-    success: bool
+    success: bool | None
     failures: Count

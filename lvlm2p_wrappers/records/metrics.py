@@ -18,9 +18,12 @@ class Rate(Record):
 
 
 class RolloutMetrics(Record):
-    """What the teacher's rollouts with one policy come to; ``length`` is the mean in steps."""
+    """What the teacher's rollouts with one policy come to; ``length`` is the mean in steps.
 
-    success: Rate
+    ``success`` is None where the environment does not say what a success is.
+    """
+
+    success: Rate | None
     episodic_return: Rate = Field(alias="return")
     length: float
 
@@ -105,6 +108,7 @@ class EvaluationArguments(Record):
         seed: of states and episodes.
         states: how many states are labelled at most.
         episodes: how many episodes are rolled out with each policy.
+        states_from: the policies whose states are labelled.
     """
 
     env_id: str
@@ -114,6 +118,7 @@ class EvaluationArguments(Record):
     seed: Count
     states: Count
     episodes: Count
+    states_from: str = "mixed"
 
     @property
     def teacher(self) -> str:

@@ -92,13 +92,14 @@ class TestRows:
 
     def test_an_environment_without_truth_gets_everything_else(self, provider, tmp_path):
         teacher = Teacher("openai/gpt-4o-mini")
-        folder = folder_of(teacher, tmp_path / "e", "FrozenLake-v1", states=3, episodes=1)
-        assert evaluated(teacher, folder, "FrozenLake-v1") is None
+        folder = folder_of(teacher, tmp_path / "e", "Blackjack-v1", states=3, episodes=1)
+        assert evaluated(teacher, folder, "Blackjack-v1") is None
         found = compute_metrics(folder.labels, folder.episodes)
         assert provider.log
         assert found.analysis is found.action.agreement is None
         assert found.action.entropy > 0
-        assert found.rollouts["sampled"].success.n == 1
+        assert found.rollouts["sampled"].success is None
+        assert found.rollouts["sampled"].episodic_return.n == 1
 
 
 class TestFailures:

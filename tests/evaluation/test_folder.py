@@ -157,8 +157,8 @@ class TestReading:
 
     def test_a_newer_format_is_refused(self, folder):
         file = folder / "evaluation.json"
-        file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
-        with pytest.raises(UsageError, match="has format 3, and this lvlm2p reads formats up to 2: upgrade"):
+        file.write_text(file.read_text().replace('"format": 3', '"format": 4'))
+        with pytest.raises(UsageError, match="has format 4, and this lvlm2p reads formats up to 3: upgrade"):
             read_evaluation(folder)
 
     def test_an_evaluation_of_something_else_is_refused(self, folder):
@@ -201,7 +201,7 @@ class TestFormat1:
             folder.add_label(label(3))
             folder.save(compute_metrics(folder.labels, folder.episodes), complete=True)
         assert [row.id for row in read_labels(tmp_path / "e")] == [0, 1, 2, 3]
-        assert json.loads((tmp_path / "e/evaluation.json").read_text())["format"] == 2
+        assert json.loads((tmp_path / "e/evaluation.json").read_text())["format"] == 3
 
     def test_rollouts_that_never_were_are_none(self, tmp_path):
         shutil.copytree(FORMAT_1, tmp_path / "e")

@@ -29,7 +29,7 @@ def test_more_of_them_begin_with_the_same_ones():
 def test_they_come_from_all_three_policies_and_no_two_are_alike():
     found = states("MiniGrid-LavaGapS7-v0", 60)
     counts = Counter(state.source for state in found)
-    assert all(16 <= counts[source] <= 24 for source in ("random", "student", "expert"))
+    assert all(16 <= counts[source] <= 24 for source in ("random", "noisy_expert", "expert"))
     assert len({(state.view.picture.digest, state.view.mission, state.view.carrying) for state in found}) == 60
 
 

@@ -116,7 +116,7 @@ def _states(env_id, count):
         if view.picture.digest not in seen:
             number = len(seen)
             seen.add(view.picture.digest)
-            source = ("random", "student", "expert")[number % 3]
+            source = ("random", "noisy_expert", "expert")[number % 3]
             truth = ground_truth(env, view.env_info.actions)
             yield State(id=number, source=source, seed=number // 4, step=number, view=view, truth=truth)
         _, _, terminated, truncated, _ = env.step(int(draw.integers(3)))
