@@ -30,7 +30,6 @@ figures: $(INSTALLED)
 	$(BIN)/python benchmarks/plot.py
 
 docs: $(INSTALLED)
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 dist: $(INSTALLED)
@@ -40,5 +39,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[algos,dev,envs,labels]"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[algos,dev,docs,envs,labels,play,postgres,sb3]"
 	@touch $@
