@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lvlm2p_wrappers import Teacher, read_labels
-from tests.algos.scripts import ppo_replay
+from tests.algos.scripts import ppo_replay, train
 
 pytest.importorskip("pyarrow", reason="label sets need the extra `labels`")
 
@@ -53,3 +53,11 @@ def test_a_student_learns_from_it_without_a_teacher_a_key_or_a_frame():
         loss.backward()
         optimizer.step()
     assert success(agent, envs) > 0.8
+
+
+def test_a_script_learns_from_it_with_neither_key_nor_store_nor_teacher():
+    """``--labels DIR --offline --store None``: the model is a paid one, and there is no key."""
+    flags = {"env_id": "MiniGrid-LavaGapS7-v0", "model": "gemini/gemini-2.5-flash-lite", "store": None, "offline": True}
+    summary, _ = train(ppo_replay, **flags, labels=str(FOLDER), replay_minibatches=8, samples_every=0)
+    assert summary["global_step"] == 128
+    assert (summary["teacher"]["labels"], summary["teacher"]["calls"]) == (0, 0)
