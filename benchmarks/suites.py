@@ -9,6 +9,7 @@ from reading import FOLLOWED, end_of
 
 HORIZON = 300_000
 HARD_HORIZON = 1_000_000
+PAPER_HORIZON = 60_000
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,9 @@ def compared(rows, tasks, algo, seeds, methods, horizon):
         if setting := best_setting(rows, task, algo):
             yield replace(tuning(task, algo, setting, seed, frames=horizon), method="plain")
         for method, flags in methods.items():
-            # The paper's method asks about every frame for ever: it is followed for the 5,000 frames alone.
-            yield taught(task, algo, method, seed, flags, follow=method != "paper", frames=HORIZON)
+            # The paper's method asks about every frame for ever: it is not followed for long.
+            rules = {"follow": False, "frames": PAPER_HORIZON} if method == "paper" else {}
+            yield taught(task, algo, method, seed, flags, **rules)
 
 
 def paper(rows):
