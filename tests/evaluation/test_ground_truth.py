@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from minigrid.core.world_object import Box, Key
 from minigrid.envs import EmptyEnv
+from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from lvlm2p_wrappers.embedded_teacher.tiles import read_picture
 from lvlm2p_wrappers.evaluation.ground_truth import best_actions, ground_truth, has_ground_truth, scene_of
 from lvlm2p_wrappers.records import Place
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import action_names, viewer
 from tests.embedded_teacher.drawing import picture_of
 
 FAR = 10**6
@@ -204,3 +205,20 @@ class TestWhatIsNotKnown:
             env.step(0)
             twin.step(0)
             assert viewer(env).key() == viewer(twin).key()
+
+
+@pytest.mark.parametrize("env_id", ["BabyAI-GoToLocal-v0", "BabyAI-PutNextLocal-v0"])
+def test_babyais_own_bot_takes_optimal_actions_where_it_takes_no_detour(env_id):
+    """The bot shares no code with the search; it knows the whole grid here, as the search does."""
+    env, agreed = gym.make(env_id), []
+    for seed in range(4):
+        env.reset(seed=seed)
+        bot, action, over = BabyAIBot(env), None, False
+        bot.vis_mask[:] = True
+        while not over:
+            optimal = truth(env).optimal
+            action = int(bot.replan(action))
+            agreed.append(action_names(env)[action] in optimal)
+            _, reward, over, _, _ = env.step(action)
+        assert reward > 0
+    assert sum(agreed) >= 0.95 * len(agreed) > 10
