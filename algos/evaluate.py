@@ -160,6 +160,9 @@ def load_student(run_dir, trust):
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         flags, weights = saved["args"], saved["student"]
+        texts = [flags[name] for name in ("env_id", "exp_name", "model", "store")]
+        if not (all(isinstance(text, str | None) for text in texts) and flags["lam"] + flags["seed"] >= 0):
+            raise TypeError("its flags are none of a run")
         if ":" in (env_id := flags["env_id"]) and not trust:
             raise UsageError(f"{file}: its environment {env_id} is in a Python module; add --trust to import it")
         envs = gym.vector.SyncVectorEnv(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import gymnasium as gym
+from pydantic import TypeAdapter
 
 from lvlm2p_wrappers.errors import TeacherError, UsageError
 from lvlm2p_wrappers.records import Scope
 from lvlm2p_wrappers.redaction import printable
+
+Flags = TypeVar("Flags")
 
 _GONE = {
     **dict.fromkeys(("distrust-fatal", "lam-gate-return", "rl-coef", "replay-size"), "is gone: it did not help"),
@@ -107,21 +113,20 @@ class Script:
 
         With ``--resume``, whatever is not given is as it was in that run.
         """
-        import tyro  # takes its time, and only a command line needs it
-
         with command_line():
             self._refuse_gone()
-            args = tyro.cli(self._flags)
+            args = parsed(self._flags)
             if args.resume:
                 kept = self.load_checkpoint(args.resume)["args"]
                 for name in ("env_id", "model", "render", "facts"):
-                    value = kept[name] or ""
+                    value = kept.get(name) or ""
                     if (value.startswith("python:") if name == "model" else ":" in value) and value != getattr(
                         args, name
                     ):
                         flag = f"--{name.replace('_', '-')} {value}"
                         raise UsageError(f"--resume {args.resume}: {value} names a module; if you trust it, add {flag}")
-                args = tyro.cli(self._flags, default=self._flags(**kept | {"resume": args.resume}))
+                kept |= {"resume": args.resume, "track": False}  # whether to tell others of a run is no file's to say
+                args = parsed(self._flags, default=self._flags(**kept))
             main(args)
 
     def _refuse_gone(self) -> None:
@@ -149,13 +154,49 @@ class Script:
         try:
             checkpoint: dict[str, Any] = self._load(file)
             if (algo := checkpoint["algo"]) == self._algo:
+                hints = get_type_hints(self._flags)
+                for name, value in checkpoint["args"].items():
+                    TypeAdapter(hints[name]).validate_python(value, strict=True)
                 self._flags(**checkpoint["args"]).check()
         except Exception as error:
             why = f"is damaged or of version 0.1.0; begin a new run with algos/{self._algo}.py"
             raise UsageError(f"--resume {run_dir}: its checkpoint.pt {why}") from error
         if algo != self._algo:
-            raise UsageError(f"--resume {run_dir}: it is a run of algos/{algo}.py; resume it with that script")
+            other = str(algo)[:80]
+            raise UsageError(f"--resume {run_dir}: it is a run of algos/{other}.py; resume it with that script")
         return checkpoint
+
+
+def parsed(flags: type[Flags], **options: Any) -> Flags:
+    """Read a command line with tyro.
+
+    Args:
+        flags: the dataclass of its flags.
+        options: tyro's.
+
+    Raises:
+        UsageError: in one line, if a flag is missing, unknown, or has a value that it does not take.
+        SystemExit: after ``--help``.
+    """
+    import tyro  # takes its time, and only a command line needs it
+
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            read: Flags = tyro.cli(flags, **options)
+            return read
+    except SystemExit as end:
+        if not end.code:
+            raise
+        prog = options.get("prog") or Path(sys.argv[0]).name
+        raise UsageError(f"{_unboxed(told.getvalue())}. {prog} --help explains all flags.") from None
+
+
+def _unboxed(box: str) -> str:
+    """The problem that tyro has drawn a box around, in one line, without the manual that follows it."""
+    lines = [line.strip("│╭╮╰╯| ") for line in box.splitlines()[1:]]
+    parts = [" ".join(part.split()) for part in re.split(r"^[─-]*$", "\n".join(lines), flags=re.MULTILINE)]
+    return "; ".join(part for part in parts if part and not part.startswith(("For full", "Argument help"))).rstrip(". ")
 
 
 @contextmanager

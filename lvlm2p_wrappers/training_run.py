@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.run_folder import lines_of, new_folder, refuse_odd
 from lvlm2p_wrappers.teacher import Teacher
 from lvlm2p_wrappers.vector import VectorTeacherWrapper
 
@@ -33,6 +34,9 @@ _RENEWABLE = {"resume", "total_timesteps", "store", "concurrency", "rpm", "budge
 _RENEWABLE |= {"rpm_scope", "budget_scope"}
 _RENEWABLE |= {"samples_every", "checkpoint_every", "cuda", "track", "wandb_project_name", "wandb_entity"}
 """Flags that may change when a run is resumed: its length and its means, and not what it learns."""
+
+_OF_ITS_FILES = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, OverflowError, csv.Error)
+"""What keeps a run from beginning if its files have not in them what they should; they may be anybody's."""
 
 _OF_TEACHER = ("labels", "distinct_views", "calls", "cached", "bad_replies", "cost_usd")
 _IN_CURVE = ("lam", "kl", "agreement", "labels", "calls", "cost_usd")
@@ -69,7 +73,7 @@ class TrainingRun:
     def __init__(self, name: str = "", *, resume: str | Path | None = None) -> None:
         if resume is not None and not Path(resume).is_dir():
             raise UsageError(f"{resume}: no such folder; give one that a run has left in runs/")
-        self.folder = _new_folder(name) if resume is None else Path(resume)
+        self.folder = new_folder(name) if resume is None else Path(resume)
         self.global_step = self._episodes = 0
         self._is_new, self._signal, self._is_waiting = resume is None, 0, False
         self._lock = filelock.FileLock(self.folder / "lock")
@@ -79,6 +83,7 @@ class TrainingRun:
 
     def __enter__(self) -> Self:
         file = self.folder / "lock"
+        refuse_odd(file)
         try:
             self._lock.acquire(timeout=0)  # the system releases the lock of a process that died
         except filelock.Timeout:
@@ -91,12 +96,15 @@ class TrainingRun:
                 self._handlers[number] = signal.signal(number, self._interrupt)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         try:
             if self._about:
                 self._finish()
             elif self._is_new:
                 shutil.rmtree(self.folder)
+            elif isinstance(error, _OF_ITS_FILES) and not isinstance(error, UsageError):
+                why = f"its files are of another version, or damaged: {str(error).partition(chr(10))[0][:200]}"
+                raise UsageError(f"--resume {self.folder}: {why}") from error
         finally:
             self._lock.release()
             for number, handler in self._handlers.items():
@@ -170,7 +178,8 @@ class TrainingRun:
         self._writer: Any = writer(self.folder, purge_step=state.get("global_step", 0) + 1) if writer else None
         self._success_return: float | None = args.get("success_return")
         self.global_step, self._episodes = state.get("global_step", 0), state.get("episodes", 0)
-        self._ends = deque(state.get("ends", ()), maxlen=100)  # (return, success) of the last episodes
+        # (return, success) of the last episodes
+        self._ends = deque(((float(earned), won) for earned, won in state.get("ends", ())), maxlen=100)
         self._started = time.perf_counter() - state.get("seconds", 0.0)
         # The teacher may have served an earlier run of this process, and a resumed run's counts another process.
         self._counts_before: Counter[str] = Counter()
@@ -294,7 +303,7 @@ class TrainingRun:
 
     def _continued(self, name: str) -> TextIO:
         """Open a table of the run to add rows to it; without those that come after the present step."""
-        kept = (line for line in self._lines_of(name) if _is_up_to(self.global_step, line))
+        kept = (line for line in lines_of(self.folder / name) if _is_up_to(self.global_step, line))
         self.write(name, "".join(kept).encode())
         return (self.folder / name).open("a", newline="")
 
@@ -313,16 +322,10 @@ class TrainingRun:
         self.write("summary.json", f"{json.dumps(self.summary, indent=2)}\n".encode())
         print(f"{self.folder}: {json.dumps(self.summary)}", flush=True)  # noqa: T201
 
-    def _lines_of(self, name: str) -> list[str]:
-        """The lines of a file of the run; none of what a link points to, which may be outside of the folder."""
-        file = self.folder / name
-        is_there = file.is_file() and not file.is_symlink()
-        return file.read_text(errors="replace").splitlines(keepends=True) if is_there else []
-
     def _counted_before(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The counts of a resumed run. If it was killed, the last row of its curve is younger than its checkpoint."""
         counts: dict[str, Any] = {"calls": 0, "cost_usd": 0.0, "charged_usd": 0.0} | state.get("counts", {})
-        for row in csv.DictReader(self._lines_of("curve.csv")):
+        for row in csv.DictReader(lines_of(self.folder / "curve.csv")):
             with suppress(LookupError, TypeError, ValueError):  # a run without a teacher
                 counts["calls"] = max(counts["calls"], int(row["calls"]))
                 counts["cost_usd"] = max(counts["cost_usd"], float(row["cost_usd"]))
@@ -364,7 +367,7 @@ class TrainingRun:
 def _is_up_to(global_step: int, line: str) -> bool:
     """Whether a resumed run keeps a line of a table; a kill may have cut the last one."""
     step = line.partition(",")[0]
-    return line.endswith("\n") and (step == "global_step" or (step.isdecimal() and int(step) <= global_step))
+    return line.endswith("\n") and (step == "global_step" or (step.isdecimal() and int(step[:18]) <= global_step))
 
 
 def episode_success(infos: Mapping[str, Any], i: int, success_return: float | None) -> bool | None:
@@ -381,15 +384,3 @@ def episode_success(infos: Mapping[str, Any], i: int, success_return: float | No
     if infos.get("_is_success", np.zeros(i + 1))[i]:
         return bool(infos["is_success"][i])
     return None if success_return is None else bool(infos["episode"]["r"][i] >= success_return)
-
-
-def _new_folder(name: str) -> Path:
-    """Make a run's folder. Where another run has begun in the same second, wait for the next one."""
-    while True:
-        folder = Path("runs", f"{name.replace('/', '-')}__{int(time.time())}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            time.sleep(0.1)
-        else:
-            return folder

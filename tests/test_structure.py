@@ -67,7 +67,8 @@ MAY_IMPORT = {
         "views",
     },
     "command_line": {"errors", "records", "redaction"},
-    "training_run": {"errors", "redaction", "teacher", "vector"},
+    "run_folder": {"errors"},
+    "training_run": {"errors", "redaction", "run_folder", "teacher", "vector"},
     "evaluation": {
         "embedded_teacher",
         "errors",

@@ -191,6 +191,32 @@ def test_nothing_is_written_through_links_in_the_folder():
     assert len(rows_of(again)) == 1
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda file: Path(file).symlink_to("../mine.txt")])
+def test_a_lock_that_is_no_plain_file_is_named(make):
+    """In a run folder from somebody else, the lock could be a link or a pipe; no message named it."""
+    Path("run").mkdir()
+    Path("mine.txt").write_text("mine")
+    make("run/lock")
+    with pytest.raises(UsageError, match="run/lock is a link or no plain file"), TrainingRun(resume="run"):
+        pass
+    assert Path("mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("more", ["9" * 5000 + ",1,2\n", f'1,"{"x" * 200_000}"\n', "1,nan,inf\n", "x" * (2**26 + 1)])
+def test_whatever_a_curve_holds_is_read_or_named(more):
+    """A curve of somebody else's ended in a traceback."""
+    with TrainingRun("name") as run:
+        run.begin("algo", FLAGS)
+    with (run.folder / "curve.csv").open("a") as file:
+        file.write("global_step,calls,cost_usd\n" + more)
+    try:
+        with TrainingRun(resume=run.folder) as again:
+            assert again.spent({})["spent_calls"] in (0, 1)
+            again.begin("algo", FLAGS)
+    except UsageError as error:
+        assert "curve.csv is larger" in str(error) or "its files are of another version, or damaged" in str(error)
+
+
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind():
     with TrainingRun("name") as run:
         run.begin("algo", FLAGS)

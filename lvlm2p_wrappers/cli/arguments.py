@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import math
-import re
 import textwrap
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -14,7 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from lvlm2p_wrappers.errors import UsageError
+from lvlm2p_wrappers.command_line import parsed
 from lvlm2p_wrappers.records import Scope
 
 MOST = 10**9
@@ -93,18 +90,4 @@ def parse(command: type[AnyCommand], prog: str, words: list[str]) -> AnyCommand:
     """
     manual = textwrap.indent(inspect.cleandoc(command.__doc__ or ""), "  ")  # tyro joins lines that are not indented
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            return tyro.cli(command, prog=prog, description=manual, args=words, config=markers)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UsageError(f"{_unboxed(told.getvalue())}. {prog} --help explains all flags.") from None
-
-
-def _unboxed(box: str) -> str:
-    """The problem that tyro has drawn a box around, in one line, without the manual that follows it."""
-    lines = [line.strip("│╭╮╰╯| ") for line in box.splitlines()[1:]]
-    parts = [" ".join(part.split()) for part in re.split(r"^[─-]*$", "\n".join(lines), flags=re.MULTILINE)]
-    return "; ".join(part for part in parts if part and not part.startswith(("For full", "Argument help"))).rstrip(". ")
+    return parsed(command, prog=prog, description=manual, args=words, config=markers)

@@ -22,8 +22,8 @@ def _host() -> str:
 HOST = _host()
 """This machine: many have one name, and in a container processes have numbers of their own."""
 
-LONGEST_CLAIM_S = 86_400.0
-"""A claim that pretends to hold longer is none of ours: nobody shall wait for it."""
+LONGEST_CLAIM_S = 600.0
+"""A claim that pretends to hold longer is none of ours, which are renewed: nobody shall wait for it."""
 
 
 class Shared(Protocol):

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _PAGE = 100  # rows read or deleted in one transaction
 _MOST_BYTES = 512 * 2**20  # of the texts and pictures of a page of calls
+_MOST_OF_A_CALL = 4 * 2**20  # characters of a call's messages, which may be one text ten thousand times
 
 
 class ModelUse(NamedTuple):
@@ -250,6 +251,8 @@ def read_log(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> LogPage:
             logged = CallRow.model_validate(values | {"messages": tuple(turns[row.id])}, strict=True)
             if missing := logged.texts() - page.texts.keys():
                 raise ValueError(f"its text {missing.pop()} is not there")
+            if sum(len(page.texts[message.text]) for message in logged.messages) > _MOST_OF_A_CALL:
+                raise ValueError(f"its messages have more than {_MOST_OF_A_CALL:,} characters")
         except ValueError as problem:
             log.warning("the call %r of the store is damaged and left out: %s", row.id, reason(problem))
         else:

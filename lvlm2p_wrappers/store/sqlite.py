@@ -8,7 +8,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.store import tables
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ BUSY_S = 60.0
 _MOST_BYTES = 256 * 2**20  # of a value: a file from somebody else may say that it holds gigabytes
 # A view may take for ever, and a trigger may do anything to the store; virtual tables, without a page, run other code.
 _CODE = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR rootpage = 0 LIMIT 1"
+# Checks, generated columns and indexes of expressions are code, too, and run for as long as they like.
+_LAYOUT = "SELECT type, sql FROM sqlite_master WHERE sql IS NOT NULL AND lower(tbl_name) IN ({})"
+_COMPUTES = re.compile(r"\b(check|as|where|collate|references)\b|\bdefault\s*\(|--|/\*", re.IGNORECASE)
+_PLAIN_INDEX = re.compile(r'create (unique )?index \S+ on \S+ ?\([\w", ]*\)', re.IGNORECASE)
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = re.compile(r"(fuse\.)?(nfs\d?|cifs|smb\d?|smbfs|afs|9p|lustre|gpfs|beegfs\w*|ceph\w*|glusterfs|panfs|sshfs)")
 
@@ -57,6 +62,7 @@ class Sqlite:
         self.read_only = read_only
         self.in_memory = file is None
         self.clock = None
+        self._impatient_until = 0.0
 
     @property
     def name(self) -> str:
@@ -93,16 +99,22 @@ class Sqlite:
     def error_for(self, problem: Exception) -> StoreError:
         """Return the error to raise for a failure of the database: which file, why, and the way out."""
         told = str(getattr(problem, "orig", problem))
+        if "database is locked" in told:  # what waits as well, and the end of a run, shall not wait a minute each
+            self._impatient_until = time.monotonic() + BUSY_S
         causes = (f"{cause} ({told})" for sign, cause in _CAUSES.items() if sign in told)
         return StoreError(f"the store {self.file or 'in memory'} cannot be used: {next(causes, told)}. {_ELSEWHERE}")
 
     def is_gone(self) -> bool:
-        """No: a file stays open."""
-        return False
+        """Whether it is opened anew: while another process keeps it locked, so that the next write waits less long."""
+        return self._patience_s < BUSY_S
 
     def is_back(self, _error: StoreError, /) -> bool:
         """No: what fails in a file fails again."""
         return False
+
+    @property
+    def _patience_s(self) -> float:
+        return 1.0 if time.monotonic() < self._impatient_until else BUSY_S
 
     def _connect_to_write(self) -> Connection:
         if self.file is not None:
@@ -114,7 +126,8 @@ class Sqlite:
         # "IMMEDIATE" makes the driver take the write lock with the first statement that changes something: a
         # transaction then waits for another process's at its start and cannot fail half-way. Reading takes no lock.
         url = URL.create("sqlite", database=None if self.file is None else str(self.file))
-        return self._open(url, prepare=_use_write_ahead_log, isolation_level="IMMEDIATE")
+        prepare = partial(_use_write_ahead_log, patience_s=self._patience_s)
+        return self._open(url, prepare=prepare, isolation_level="IMMEDIATE")
 
     def _connect_to_read(self, file: Path) -> Connection:
         url = URL.create("sqlite", database=f"file:{quote(os.fsencode(file))}", query={"uri": "true", "mode": "ro"})
@@ -132,7 +145,7 @@ class Sqlite:
             return self._open(url.update_query_dict({"immutable": "1"}))
 
     def _open(self, url: URL, prepare: Callable[[Connection], None] | None = None, **options: Any) -> Connection:
-        options |= {"timeout": BUSY_S, "check_same_thread": False}
+        options |= {"timeout": self._patience_s, "check_same_thread": False}
         connection = create_engine(url, poolclass=NullPool, paramstyle="named", connect_args=options).connect()
         try:
             with connection.begin():
@@ -142,8 +155,7 @@ class Sqlite:
                 connection.exec_driver_sql("PRAGMA trusted_schema = OFF")
                 if prepare is not None:
                     prepare(connection)
-                if connection.exec_driver_sql(_CODE).first() is not None:
-                    raise StoreError(f"{self.file} has views, triggers or virtual tables: it is not an lvlm2p store.")
+                _refuse_code(connection, self.name)
         except BaseException:
             disconnect(connection)
             raise
@@ -160,11 +172,20 @@ def disconnect(connection: Connection) -> None:
     connection.engine.dispose()
 
 
-def _use_write_ahead_log(connection: Connection) -> None:
+def _refuse_code(connection: Connection, name: str) -> None:
+    if connection.exec_driver_sql(_CODE).first() is not None:
+        raise StoreError(f"{name} has views, triggers or virtual tables: it is not an lvlm2p store.")
+    named = ", ".join(f"'{table}'" for table in tables.METADATA.tables)
+    for kind, layout in connection.exec_driver_sql(_LAYOUT.format(named)):
+        if _COMPUTES.search(str(layout)) or (kind == "index" and not _PLAIN_INDEX.fullmatch(str(layout))):
+            raise StoreError(f"{name} has checks, computed columns or such an index: it is not an lvlm2p store.")
+
+
+def _use_write_ahead_log(connection: Connection, patience_s: float) -> None:
     # An answer is safe from `kill -9` once written to the log; only a power cut may take the last ones.
     connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
     # SQLite does not wait for other processes while it changes the mode of a new file, so we do.
-    deadline = time.monotonic() + BUSY_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")

@@ -151,6 +151,14 @@ def test_a_file_that_is_no_student_is_named(monkeypatch, capsys, content):
     assert "student.pt holds no student of these scripts" in message
 
 
+@pytest.mark.parametrize("flags", [{"store": 5}, {"model": ["a"]}, {"lam": "x"}, {"seed": None}, {"exp_name": {}}])
+def test_a_student_whose_flags_are_of_another_kind_is_named(monkeypatch, capsys, flags):
+    """Such a file ended in a traceback after the student had played."""
+    torch.save({"args": vars(ppo.Args()) | flags, "student": {}}, "student.pt")
+    code, message = called(evaluate, monkeypatch, capsys, ".")
+    assert (code, "student.pt holds no student of these scripts: " in message) == (2, True)
+
+
 def test_a_file_of_something_else_is_named(monkeypatch, capsys):
     torch.save({"args": vars(ppo.Args()), "student": {"weight": torch.zeros(1)}}, "student.pt")
     code, message = called(evaluate, monkeypatch, capsys, ".")

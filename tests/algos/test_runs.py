@@ -255,6 +255,47 @@ def test_a_damaged_checkpoint_is_one_message(script, monkeypatch, capsys, kept):
     assert (code, message.endswith(f"begin a new run with algos/{script.ALGO}.py")) == (2, True)
 
 
+def nested(depth):
+    return [nested(depth - 1)] * 2 if depth else []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student": {"x": torch.zeros(1)}},
+        {"optimizer": {}},
+        {"rng": []},
+        {"run": {"global_step": "x"}},
+        {"run": {"global_step": 64, "ends": [1], "counts": {}}},
+        {"args": {"exp_name": nested(12)}},
+        {"args": {"model": ["a"]}},
+        {"args": {"budget_usd": "1"}},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_without_what_belongs_into_it_is_one_message(monkeypatch, capsys, changes):
+    """Weights of another network, or a flag of another kind, ended in a traceback."""
+    _, run_dir = train(ppo, lam=0, checkpoint_every=1)
+    kept = checkpoint_of(run_dir)
+    torch.save(kept | {**changes, "args": kept["args"] | changes.get("args", {})}, run_dir / "checkpoint.pt")
+    code, message = called(ppo, monkeypatch, capsys, "--resume", run_dir, "--total-timesteps", 256)
+    assert "Traceback" not in message
+    assert code == 2
+    assert message.startswith((f"--resume {run_dir}: its checkpoint.pt is", f"--resume {run_dir}: its files are"))
+
+
+def test_a_checkpoint_tells_nobody_of_the_run(monkeypatch, capsys):
+    """A run folder from somebody else could have the run followed, and sent to an account that it named."""
+    _, run_dir = train(ppo, lam=0, checkpoint_every=1)
+    kept = checkpoint_of(run_dir)
+    followed = kept["args"] | {"track": True, "wandb_entity": "evil"}
+    torch.save(kept | {"args": followed}, run_dir / "checkpoint.pt")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert called(ppo, monkeypatch, capsys, "--resume", run_dir)[0] == 0
+    code, message = called(ppo, monkeypatch, capsys, "--resume", run_dir, "--track")
+    assert (code, "pip install wandb" in message) == (2, True)
+
+
 def test_a_checkpoint_of_version_0_1_0_is_one_message_that_names_the_script(script, monkeypatch, capsys):
     Path("run").mkdir()
     log = {"global_step": 64, "ends": collections.deque([(0.0, 0.0)], maxlen=100)}
@@ -327,6 +368,7 @@ def test_the_budget_of_a_resumed_run_counts_what_it_has_spent(script, provider):
         (["--rl-coef", 0], "--rl-coef is gone: it did not help"),
         (["--gamma", 2], "--gamma 2.0: give at most 1"),
         (["--seed", -1], "--seed -1: give 0 or more"),
+        (["--rpm", 0.5], "invalid choice"),
         (["--num-envs", 0], "--num-envs 0: give 1 or more"),
         (["--concurrency", 0], "--concurrency 0: give 1 or more"),
         (["--num-envs", 2, "--num-steps", 64, "--total-timesteps", 100], "--total-timesteps 100: give 128 or more"),

@@ -162,6 +162,17 @@ class TestDamage:
         with pytest.raises(StoreError, match="more than 1,000 bytes: it is not to be trusted"):
             list(stores.calls(store))
 
+    def test_a_call_that_says_one_text_ten_thousand_times_is_left_out(self, store, caplog):
+        """A file of 300 kB made reports and lists of gigabytes."""
+        store.record(changed(CALL, messages=(Message("user", "x" * 100_000),)))
+        spoil(
+            store,
+            "INSERT INTO turns (call_id, position, role, text) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+            "FROM n WHERE i < 50) SELECT call_id, i + 1, role, text FROM turns, n WHERE position = 0",
+        )
+        assert 3 not in {entry.id for entry in stores.calls(store)}
+        assert "its messages have more than 4,194,304 characters" in caplog.text
+
     def test_one_call_is_read_without_the_others(self, store, caplog):
         """`store show 17` decoded every newer call on its way."""
         spoil(store, "UPDATE calls SET at = 'yesterday' WHERE key = 'bad'")

@@ -245,6 +245,7 @@ class TestClaims:
         ("owner", "ahead_s"),
         [
             ("another-host:1:token", 10**9),
+            ("another-host:1:token", 80_000),
             ("another-host:1:token", float("inf")),
             ("another-host:1:token", "tomorrow"),
             ("nobody", 600),
@@ -253,10 +254,10 @@ class TestClaims:
             (f"{HOST}:{10**30}:token", 600),
             (b"\xff", 600),
         ],
-        ids=["far", "for ever", "no number", "no owner", "no process", "below 0", "too large", "bytes"],
+        ids=["far", "a day", "for ever", "no number", "no owner", "no process", "below 0", "too large", "bytes"],
     )
     def test_a_claim_that_no_store_can_have_made_is_worth_nothing(self, store, location, owner, ahead_s):
-        """A store of somebody else's, with a claim that never ends, kept a run waiting for ever."""
+        """A store of somebody else's, with a claim that never ends, kept a run waiting for ever, or for a day."""
         expires = ahead_s if isinstance(ahead_s, str) else time.time() + ahead_s
         try:
             sql(location, "INSERT INTO claims VALUES ('k', :owner, :expires)", owner=owner, expires=expires)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lvlm2p_wrappers import Advice, BadReplyError, BudgetError, ModelError, Teacher, TransportError, View
+from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.store import Store, calls
 from lvlm2p_wrappers.teacher.history import conversation
 from lvlm2p_wrappers.views import viewer
@@ -68,6 +69,25 @@ def test_replies_that_arrive_while_the_store_is_locked_are_kept_and_not_paid_aga
     assert len(provider.log) == 2 * len(shown)
     with Store(file) as store:
         assert [row.call.outcome for row in calls(store)] == ["ok"] * len(provider.log)
+
+
+def test_what_waits_for_a_store_that_stays_locked_waits_no_minute_each(provider, tmp_path, monkeypatch):
+    """Each of the replies in flight waited a minute of its own for the lock, and so did the end of the run."""
+    monkeypatch.setattr("lvlm2p_wrappers.store.sqlite.BUSY_S", 4.0)
+    teacher = Teacher(MODEL, store=tmp_path / "locked.sqlite", max_retries=0)
+    shown = list(views(9))
+    teacher.advise(shown[0])
+    teacher.close()
+    teacher.advise(shown[0])  # opened anew, with the shorter wait
+    provider.latency = 0.5
+    rows = [teacher.submit(view) for view in shown[1:]]
+    while provider.in_flight < len(rows):
+        time.sleep(0.01)
+    began = time.monotonic()
+    with locked(tmp_path / "locked.sqlite", 20.0):
+        with pytest.raises(StoreError, match="locked"):
+            teacher.collect(rows, on_error="raise")
+        assert time.monotonic() - began < 18  # of 8 times 4 s
 
 
 def test_a_locked_store_stops_no_other_teachers_calls(provider, tmp_path):
