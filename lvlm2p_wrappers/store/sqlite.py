@@ -210,8 +210,8 @@ def _warn_of_network(folder: Path) -> None:
     if _NETWORK.fullmatch(kind):
         log.warning(
             "the store's folder %s is on a network file system (%s), where SQLite can lose answers once two machines "
-            "write at a time. Use it from one machine only, or give each a store on its local disk (store= or "
-            "LVLM2P_STORE) and join them with `lvlm2p store export` and `import`.",
+            "write at a time. Use it from one machine only; or name a PostgreSQL server, or a file on a local disk "
+            "(store= or LVLM2P_STORE), and join what there is with `lvlm2p store export` and `import`.",
             folder,
             kind,
         )

@@ -16,15 +16,17 @@ from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 OTHER = changed(CALL, key="other", env_id="FrozenLake-v1", requested_model="openai/gpt-4o-mini")
 
 
-@pytest.fixture
-def file(tmp_path):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request, tmp_path, monkeypatch):
     """The default store, with a good call, a failed one, and one of another model about another environment."""
-    file = tmp_path / "store.sqlite"
-    with Store(file) as store:
+    is_file = request.param == "sqlite"
+    location = str(tmp_path / "store.sqlite") if is_file else request.getfixturevalue("postgres").url()
+    monkeypatch.setenv("LVLM2P_STORE", location)
+    with Store(location) as store:
         store.record(CALL, ANSWER)
         store.record(FAILURE)
         store.record(OTHER, Answer("{}", "openai/gpt-4o-mini"))
-    return file
+    return location
 
 
 @pytest.fixture
@@ -39,14 +41,14 @@ def lvlm2p(capsys):
     return run
 
 
-def contents(file):
-    with Store(file) as store:
+def contents(location):
+    with Store(location) as store:
         return [(logged.at, logged.call) for logged in stores.calls(store)], list(stores.answers(store))
 
 
-def test_stats_tell_answers_calls_tokens_and_cost(file, lvlm2p):
+def test_stats_tell_answers_calls_tokens_and_cost(location, lvlm2p):
     shown = lvlm2p("stats")
-    assert str(file) in shown
+    assert str(location) in shown
     assert "2 (gemini/gemini-2.5-flash-lite: 1, openai/gpt-4o-mini: 1)" in shown
     assert "3 (error: 1, ok: 2)" in shown
     assert "$0.0002, and 1 calls of unknown price" in shown
@@ -59,7 +61,7 @@ def test_stats_tell_answers_calls_tokens_and_cost(file, lvlm2p):
     assert gpt["cost_usd"] == pytest.approx(0.0001)
 
 
-def test_list_shows_the_newest_calls_first_and_what_went_wrong(lvlm2p, file):  # noqa: ARG001
+def test_list_shows_the_newest_calls_first_and_what_went_wrong(lvlm2p, location):  # noqa: ARG001
     header, *rows = lvlm2p("list").splitlines()
     assert header.split() == ["id", "at", "env", "stage", "model", "outcome", "cost", "problem"]
     assert [row.split()[0] for row in rows] == ["3", "2", "1"]
@@ -77,11 +79,11 @@ def test_list_shows_the_newest_calls_first_and_what_went_wrong(lvlm2p, file):  #
         (["--env", "Taxi-v3"], []),
     ],
 )
-def test_list_is_filtered(lvlm2p, file, conditions, ids):  # noqa: ARG001
+def test_list_is_filtered(lvlm2p, location, conditions, ids):  # noqa: ARG001
     assert [call["id"] for call in json.loads(lvlm2p("list", *conditions, "--json"))] == ids
 
 
-def test_show_prints_the_whole_call(lvlm2p, file):  # noqa: ARG001
+def test_show_prints_the_whole_call(lvlm2p, location):  # noqa: ARG001
     shown = lvlm2p("show", 1)
     for part in (
         *(turn.text for turn in CALL.messages),
@@ -98,20 +100,20 @@ def test_show_prints_the_whole_call(lvlm2p, file):  # noqa: ARG001
     assert "unpriced" in failed
 
 
-def test_show_gives_the_picture_back(lvlm2p, file, tmp_path):  # noqa: ARG001
+def test_show_gives_the_picture_back(lvlm2p, location, tmp_path):  # noqa: ARG001
     lvlm2p("show", 1, "--picture", tmp_path / "view.png")
     assert (tmp_path / "view.png").read_bytes() == PNG
     assert "no/such/folder/view.png: No such file" in lvlm2p("show", 1, "--picture", "no/such/folder/view.png", code=2)
 
 
 @pytest.mark.parametrize("number", [4, 99])
-def test_show_says_that_there_is_no_such_call(lvlm2p, file, number):
-    assert f"the store {file} has no call {number}" in lvlm2p("show", number, code=2)
+def test_show_says_that_there_is_no_such_call(lvlm2p, location, number):
+    assert f"the store {location} has no call {number}" in lvlm2p("show", number, code=2)
 
 
-def test_what_a_model_says_reaches_the_terminal_as_text_only(lvlm2p, file):
+def test_what_a_model_says_reaches_the_terminal_as_text_only(lvlm2p, location):
     hostile = "\x1b]0;owned\x07\x1b[2J[bold red]:smile:[/] \u202egnp.exe \x9b31m [link=http://x]y[/link]"
-    with Store(file) as store:
+    with Store(location) as store:
         store.record(changed(CALL, reply=hostile, problem=hostile, outcome="bad_reply", answered_model=hostile))
     for shown in (lvlm2p("show", 4), lvlm2p("list")):
         assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e"}
@@ -119,17 +121,17 @@ def test_what_a_model_says_reaches_the_terminal_as_text_only(lvlm2p, file):
     assert json.loads(lvlm2p("show", 4, "--json"))["reply"] == hostile
 
 
-def test_a_label_set_travels_by_export_and_import(lvlm2p, file, tmp_path):
+def test_a_label_set_travels_by_export_and_import(lvlm2p, location, tmp_path):
     exported, copy = tmp_path / "labels.jsonl", tmp_path / "elsewhere" / "copy.sqlite"
     assert "lines written to" in lvlm2p("export", exported)
     assert lvlm2p("import", exported, "--store", copy).startswith("2 answers and 3 calls are new in")
-    assert contents(copy) == contents(file)
+    assert contents(copy) == contents(location)
     again = json.loads(lvlm2p("import", exported, "--store", copy, "--json"))
     assert again == {"store": str(copy), "answers": 0, "calls": 0, "known": 5}
-    assert contents(copy) == contents(file)
+    assert contents(copy) == contents(location)
 
 
-def test_an_import_changes_no_answer_that_is_there(lvlm2p, file, tmp_path):  # noqa: ARG001
+def test_an_import_changes_no_answer_that_is_there(lvlm2p, location, tmp_path):  # noqa: ARG001
     mine = tmp_path / "mine.sqlite"
     with Store(mine) as store:
         store.record(CALL, Answer('{"mine": 1}', "m"))
@@ -140,22 +142,22 @@ def test_an_import_changes_no_answer_that_is_there(lvlm2p, file, tmp_path):  # n
         assert store.get("other") is not None
 
 
-def test_export_and_import_work_in_a_pipe(lvlm2p, file, tmp_path, monkeypatch):
-    with Store(file) as store:
+def test_export_and_import_work_in_a_pipe(lvlm2p, location, tmp_path, monkeypatch):
+    with Store(location) as store:
         store.record(changed(CALL, key="ü", reply="größer 日本語"), Answer('"ü"', "m"))
     lines = lvlm2p("export", "-")
     assert all(json.loads(line) for line in lines.splitlines())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="ascii"))
     lvlm2p("import", "-", "--store", tmp_path / "copy.sqlite")
-    assert contents(tmp_path / "copy.sqlite") == contents(file)
+    assert contents(tmp_path / "copy.sqlite") == contents(location)
 
 
-def test_an_export_without_pictures_keeps_every_answer(lvlm2p, file, tmp_path):
+def test_an_export_without_pictures_keeps_every_answer(lvlm2p, location, tmp_path):
     small = tmp_path / "small.jsonl"
     assert json.loads(lvlm2p("export", small, "--no-pictures", "--json"))["file"] == str(small)
     assert '"png": "' not in "".join(line for line in small.read_text().splitlines() if '"part"' in line)
     lvlm2p("import", small, "--store", tmp_path / "copy.sqlite")
-    assert contents(tmp_path / "copy.sqlite")[1] == contents(file)[1]
+    assert contents(tmp_path / "copy.sqlite")[1] == contents(location)[1]
 
 
 @pytest.mark.parametrize(
@@ -167,19 +169,19 @@ def test_an_export_without_pictures_keeps_every_answer(lvlm2p, file, tmp_path):
         (b'{"lvlm2p_store": 1}\n\xff\n', "line 2 of the import is broken"),
     ],
 )
-def test_a_file_that_is_no_export_is_refused(lvlm2p, file, tmp_path, content, said):
-    before = contents(file)
+def test_a_file_that_is_no_export_is_refused(lvlm2p, location, tmp_path, content, said):
+    before = contents(location)
     (tmp_path / "notes").write_bytes(content)
     assert said in lvlm2p("import", tmp_path / "notes", code=2)
-    assert contents(file) == before
+    assert contents(location) == before
 
 
-def test_files_that_cannot_be_opened_are_named(lvlm2p, file, tmp_path):  # noqa: ARG001
+def test_files_that_cannot_be_opened_are_named(lvlm2p, location, tmp_path):  # noqa: ARG001
     assert "missing.jsonl: No such file" in lvlm2p("import", tmp_path / "missing.jsonl", code=2)
     assert "nowhere/x: No such file" in lvlm2p("export", tmp_path / "nowhere/x", code=2)
 
 
-def test_an_export_that_fails_leaves_the_old_file(lvlm2p, file, tmp_path, monkeypatch):  # noqa: ARG001
+def test_an_export_that_fails_leaves_the_old_file(lvlm2p, location, tmp_path, monkeypatch):  # noqa: ARG001
     target = tmp_path / "labels.jsonl"
     target.write_text("old")
 
@@ -193,8 +195,11 @@ def test_an_export_that_fails_leaves_the_old_file(lvlm2p, file, tmp_path, monkey
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_no_output_is_written_over_a_store_or_without_force_over_another_file(lvlm2p, file, tmp_path):
+def test_no_output_is_written_over_a_store_or_without_force_over_another_file(lvlm2p, location, tmp_path):  # noqa: ARG001
     """`store export STORE` and `store show --picture STORE` overwrite the store: 1,446 answers gone."""
+    file = tmp_path / "another.sqlite"
+    with Store(file) as store:
+        store.record(CALL, ANSWER)
     before = contents(file)
     (tmp_path / "thesis.pdf").write_bytes(b"years of work")
     for action in (["show", 1, "--picture"], ["export"]):
@@ -206,13 +211,13 @@ def test_no_output_is_written_over_a_store_or_without_force_over_another_file(lv
     assert (tmp_path / "thesis.pdf").read_bytes().startswith(b'{"lvlm2p_store"')
 
 
-def test_prune_says_what_it_would_delete_and_deletes_it_only_when_told(lvlm2p, file):
-    before = contents(file)
+def test_prune_says_what_it_would_delete_and_deletes_it_only_when_told(lvlm2p, location):
+    before = contents(location)
     condition = ("--model", "openai/gpt-4o-mini")
     assert lvlm2p("prune", *condition) == "would delete 1 answers and 1 calls; add --yes to do it\n"
-    assert contents(file) == before
+    assert contents(location) == before
     assert lvlm2p("prune", *condition, "--yes").startswith("deleted 1 answers, 1 calls")
-    calls, answers = contents(file)
+    calls, answers = contents(location)
     assert [call for _, call in calls] == [FAILURE, CALL]
     assert [stored.key for stored in answers] == [CALL.key]
 
@@ -228,7 +233,7 @@ def test_prune_says_what_it_would_delete_and_deletes_it_only_when_told(lvlm2p, f
         ["--key", OTHER.key],
     ],
 )
-def test_what_prune_says_beforehand_is_what_it_does(lvlm2p, file, conditions):  # noqa: ARG001
+def test_what_prune_says_beforehand_is_what_it_does(lvlm2p, location, conditions):  # noqa: ARG001
     time.sleep(0.01)
     said = json.loads(lvlm2p("prune", *conditions, "--json"))
     done = json.loads(lvlm2p("prune", *conditions, "--json", "--yes"))
@@ -236,10 +241,10 @@ def test_what_prune_says_beforehand_is_what_it_does(lvlm2p, file, conditions):  
     assert (said["answers"], said["calls"]) == (done["answers"], done["calls"])
 
 
-def test_prune_without_a_condition_is_refused(lvlm2p, file):
-    before = contents(file)
+def test_prune_without_a_condition_is_refused(lvlm2p, location):
+    before = contents(location)
     assert "say what to delete" in lvlm2p("prune", "--yes", code=2)
-    assert contents(file) == before
+    assert contents(location) == before
 
 
 @pytest.mark.parametrize("action", [["stats"], ["list"], ["show", 1], ["export", "-"], ["prune", "--outcome", "ok"]])

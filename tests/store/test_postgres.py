@@ -1,11 +1,15 @@
 """A store on a PostgreSQL server: what is refused, what is told of it, and what happens when it goes away."""
 
+import json
 import logging
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.store import Store
 from tests.postgres import PostgresServer
 from tests.store.store_samples import ANSWER, CALL, changed, sql
+from tests.store.test_store_processes import worker
 
 SECRET = "correct-horse-battery"
 
@@ -93,18 +98,19 @@ Store("postgresql+psycopg://me@host/teacher")
         )
 
 
+@pytest.fixture
+def locked(postgres):
+    """The URL of a store whose user needs a password."""
+    url = postgres.url()
+    (schema,) = sql(url, "SELECT current_schema()")[0]
+    postgres.sql(f"DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
+    postgres.sql(f"ALTER SCHEMA {schema} OWNER TO locked")
+    yield postgres.url(user="locked", schema=schema)
+    postgres.sql(f"DROP SCHEMA {schema} CASCADE; DROP OWNED BY locked; DROP ROLE locked")
+
+
 class TestPassword:
     """A password is nowhere but where the user has put it."""
-
-    @pytest.fixture
-    def locked(self, postgres):
-        """The URL of a store whose user needs a password."""
-        url = postgres.url()
-        (schema,) = sql(url, "SELECT current_schema()")[0]
-        postgres.sql(f"DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
-        postgres.sql(f"ALTER SCHEMA {schema} OWNER TO locked")
-        yield postgres.url(user="locked", schema=schema)
-        postgres.sql(f"DROP SCHEMA {schema} CASCADE; DROP OWNED BY locked; DROP ROLE locked")
 
     def test_it_is_read_from_the_environment(self, locked, monkeypatch):
         monkeypatch.setenv("PGPASSWORD", SECRET)
@@ -133,6 +139,29 @@ class TestPassword:
         with pytest.raises(StoreError) as caught:
             Store(f"postgresql+psycopg://me:{SECRET}@host:port/teacher")
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_training_run_whose_url_has_the_password_leaves_it_nowhere_and_its_answers_can_be_had_offline(
+    locked, monkeypatch, tmp_path
+):
+    script = Path(__file__).parents[2] / "algos" / "ppo_lvlm2p.py"
+    monkeypatch.setenv("LVLM2P_STORE", locked.replace("locked@", f"locked:{SECRET}@"))
+    told = ""
+    for flags in ([], ["--offline"]):
+        command = [sys.executable, script, "--total-timesteps", "256", "--num-envs", "2", "--num-steps", "64", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        told += done.stdout + done.stderr
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.name for file in written} >= {"checkpoint.pt", "summary.json", "curve.csv"}
+    assert not [file for file in written if SECRET.encode() in file.read_bytes()]
+    assert SECRET not in told
+    assert "Store: postgresql+psycopg://locked:***@127.0.0.1" in told
+    first, second = sorted(tmp_path.rglob("summary.json"), key=lambda file: file.stat().st_mtime)
+    first, second = (json.loads(file.read_text())["teacher"] for file in (first, second))
+    assert first["calls"] > 0
+    assert (second["calls"], second["labels"]) == (0, first["labels"])
 
 
 class TestServerGoesAway:
@@ -168,3 +197,95 @@ class TestServerGoesAway:
         server.start()
         assert store.get_or_claim("k", seconds=1) is True
         store.close()
+
+
+class Writer:
+    """A process that asks one question after another, as others do, until a file is there."""
+
+    CODE = """
+store = Store(sys.argv[1])
+for key in map(str, range(int(sys.argv[2]), 10**9)):
+    if os.path.exists(sys.argv[3]):
+        break
+    while not isinstance(found := store.get_or_claim(key, seconds=60), tuple):
+        if found:
+            say("asked", key)
+            time.sleep(0.005)  # the model thinks
+            store.record(changed(CALL, key=key), ANSWER)
+            say("kept", key)
+        else:
+            time.sleep(0.005)
+"""
+
+    def __init__(self, url, first, stop):
+        self.process, self.told = worker(self.CODE, url, first, stop), []
+        self.reading = threading.Thread(target=lambda: self.told.extend(iter(self.process.stdout.readline, "")))
+        self.reading.start()
+
+    def said(self, word):
+        """The keys of which it said so; a last line that was cut short says nothing."""
+        return [line.split()[1] for line in list(self.told) if line.startswith(word) and line.endswith("\n")]
+
+    def wait_until_it_asks(self):
+        while not self.said("asked"):
+            assert self.process.poll() is None, self.process.stderr.read()
+            time.sleep(0.01)
+
+    def end(self):
+        status = self.process.wait(60)
+        self.reading.join(60)
+        return status
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_writers_killed_twenty_times_and_a_server_that_crashes_lose_no_answer_and_pay_for_none_twice(server, tmp_path):
+    url, stop, chance = server.url(), tmp_path / "stop", random.Random(0)
+    writers, killed = [Writer(url, 0, stop) for _ in range(4)], []
+    for kill in range(20):
+        victim = chance.choice(writers)
+        victim.wait_until_it_asks()
+        time.sleep(chance.uniform(0, 0.1))
+        victim.process.kill()
+        victim.end()
+        killed.append(victim)
+        writers.remove(victim)
+        done = max(int(key) for writer in writers + killed for key in writer.said("asked"))
+        if kill == 10:
+            for writer in writers:
+                writer.wait_until_it_asks()
+            server.stop(signal.SIGQUIT)
+            time.sleep(1)
+            server.start()
+        writers.append(Writer(url, max(0, done - 8), stop))
+    for writer in writers:
+        writer.wait_until_it_asks()
+    stop.touch()
+    assert [writer.end() for writer in writers] == [0] * 4
+    kept = [key for writer in writers + killed for key in writer.said("kept")]
+    asked = Counter(key for writer in writers + killed for key in writer.said("asked"))
+    unsure = Counter(key for writer in killed for key in set(writer.said("asked")) - set(writer.said("kept")))
+    with Store(url) as store:
+        stored = {answer.key for answer in stores.answers(store)}
+        logged = Counter(entry.call.key for entry in stores.calls(store))
+    assert len(kept) > 100
+    assert set(kept) <= stored == set(logged)
+    assert set(logged.values()) == {1}
+    # Asked again is only what a killed writer had asked and not been able to keep.
+    assert all(times <= 1 + unsure[key] for key, times in asked.items())
+    assert sum(times - 1 for times in asked.values()) <= 20
+
+
+@pytest.mark.slow
+def test_twenty_thousand_answers_are_read_and_exported(postgres, tmp_path):
+    url = postgres.url()
+    with Store(url) as store, (tmp_path / "export.jsonl").open("w+") as file:
+        rows = "INSERT INTO answers SELECT md5(i::text), '{}', 'm', i FROM generate_series(1, 20000) i"
+        sql(url, rows)
+        assert len({answer.key for answer in stores.answers(store)}) == 20_000
+        assert stores.export(store, file) == 20_001
+        file.seek(0)
+        with Store(postgres.url()) as copy:
+            assert stores.load(copy, file) == (20_000, 0, 0)
+            assert stores.stats(copy).answers == {"m": 20_000}
+            assert stores.prune(copy, model="m") == (20_000, 0, 0)
