@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.records import Answer, Call
 from lvlm2p_wrappers.store.sqlite import Sqlite
 from lvlm2p_wrappers.store.statements import Statement
 
@@ -63,6 +64,9 @@ class Engine(Protocol):
 
     def is_back(self, error: StoreError, /) -> bool:
         """Whether what failed may work now; where a server has gone away, waits a moment first."""
+
+    def rescued(self, error: StoreError, call: Call, answer: Answer | None, /) -> StoreError:
+        """Keep what could not be written, where there is another place; the error to raise, which names that place."""
 
 
 def locate(location: str | Path | URL | None) -> Path | URL | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 
+import platformdirs
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lvlm2p_wrappers.errors import StoreError, UsageError
+from lvlm2p_wrappers.records import Answer, Call
 from lvlm2p_wrappers.redaction import printable, without_keys
 from lvlm2p_wrappers.store.statements import Statement
 
@@ -70,6 +73,7 @@ class Postgres:
         self.read_only = read_only
         self._driver: psycopg.Connection | None = None
         self._gone_since: float | None = None
+        self._rescue_file = platformdirs.user_cache_path("lvlm2p") / f"unwritten-{secrets.token_hex(4)}.sqlite"
 
     @property
     def name(self) -> str:
@@ -143,6 +147,20 @@ class Postgres:
             return False
         time.sleep(0.2)
         return True
+
+    def rescued(self, error: StoreError, call: Call, answer: Answer | None, /) -> StoreError:
+        """Keep what a server that stays away should have written in a file of this machine."""
+        if not isinstance(error, _GoneError):
+            return error
+        from lvlm2p_wrappers.store.store import Store  # which imports its engines
+
+        try:
+            with Store(self._rescue_file) as file:
+                file.record(call, answer)
+        except StoreError as problem:
+            return StoreError(f"{error} What had arrived could not be kept either: {problem}")
+        steps = f"`lvlm2p store export kept.jsonl --store {self._rescue_file}` and `lvlm2p store import kept.jsonl`"
+        return StoreError(f"{error} What had arrived is kept in {self._rescue_file}; once the server is back: {steps}.")
 
 
 class _BusyError(StoreError):

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from lvlm2p_wrappers.errors import StoreError
+from lvlm2p_wrappers.records import Answer, Call
 from lvlm2p_wrappers.store import tables
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,10 @@ class Sqlite:
     def is_back(self, _error: StoreError, /) -> bool:
         """No: what fails in a file fails again."""
         return False
+
+    def rescued(self, error: StoreError, _call: Call, _answer: Answer | None, /) -> StoreError:
+        """Keep nothing: where a file cannot be written, another one hardly can."""
+        return error
 
     @property
     def _patience_s(self) -> float:

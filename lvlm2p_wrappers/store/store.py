@@ -112,7 +112,10 @@ class Store:
                 if call.key in self._claims:
                     statements.RELEASE.on(connection, {"key": call.key, "owner": self.owner})
 
-        self.run(write)
+        try:
+            self.run(write)
+        except StoreError as error:
+            raise self.engine.rescued(error, call, cleaned) from error
         if cleaned is not None:
             self._claims.discard(call.key)
         return cleaned
