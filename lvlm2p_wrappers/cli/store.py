@@ -78,6 +78,8 @@ class Stats:
             ("calls", _tally(found.calls)),
             ("spent", spent + (f", and {unpriced:,} calls of unknown price" if unpriced else "")),
         ]
+        if found.shared_calls:
+            facts.append(("shared budget", f"{money(found.shared_usd)}, {found.shared_calls:,} calls"))
         say_facts(facts)
         if found.models:
             say("")

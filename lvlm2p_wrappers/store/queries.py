@@ -47,6 +47,8 @@ class Stats:
         answers: answers by the model that gave them.
         calls: logged calls by outcome.
         models: what each model was asked, by the logged calls.
+        shared_usd: what all with ``budget_scope="store"`` were charged, and have set aside.
+        shared_calls: how many calls they made.
     """
 
     path: str
@@ -54,6 +56,8 @@ class Stats:
     answers: dict[str, int]
     calls: dict[str, int]
     models: tuple[ModelUse, ...]
+    shared_usd: float
+    shared_calls: int
 
 
 class Pruned(NamedTuple):
@@ -81,7 +85,13 @@ def stats(store: Store) -> Stats:
         def grouped(query: sa.Select[Any], by: sa.Column[Any]) -> list[tuple[Any, ...]]:
             return [(str(name), *numbers) for name, *numbers in connection.execute(query.group_by(by).order_by(by))]
 
+        shared = tables.shared.c
+        spent = sa.select(shared.spent + shared.reserved, shared.calls).where(shared.name == "budget")
+        is_old = not sa.inspect(connection).has_table(tables.shared.name)  # a store of 0.1.0 that is only read
+        nano, made = (None if is_old else connection.execute(spent).first()) or (0, 0)
         return Stats(
+            shared_usd=nano / 1e9,
+            shared_calls=made,
             path=store.path,
             size_bytes=store.engine.size_bytes(connection),
             answers=dict(grouped(sa.select(answered.model, sa.func.count()), answered.model)),

@@ -10,7 +10,7 @@ import pytest
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.cli import main
 from lvlm2p_wrappers.records import Answer
-from lvlm2p_wrappers.store import Store
+from lvlm2p_wrappers.store import Ledger, Store
 from tests.store.store_samples import ANSWER, CALL, FAILURE, PNG, changed
 
 OTHER = changed(CALL, key="other", env_id="FrozenLake-v1", requested_model="openai/gpt-4o-mini")
@@ -56,9 +56,18 @@ def test_stats_tell_answers_calls_tokens_and_cost(location, lvlm2p):
     found = json.loads(lvlm2p("stats", "--json"))
     assert found["calls"] == {"error": 1, "ok": 2}
     assert found["size_bytes"] > len(PNG)
+    assert found["shared_calls"] == 0
     (gemini, gpt) = found["models"]
     assert (gemini["model"], gemini["calls"], gemini["prompt_tokens"]) == (CALL.requested_model, 2, 1800)
     assert gpt["cost_usd"] == pytest.approx(0.0001)
+
+
+def test_stats_tell_what_all_who_share_the_budget_have_spent(location, lvlm2p):
+    with Store(location) as store:
+        Ledger(store).reserve("a", 2_500_000_000, usd=None, calls=None)
+        Ledger(store).reserve("b", 1_000_000_000, usd=None, calls=None)
+        Ledger(store).settle("b", 1_000_000_000, charge=500_000_000, is_made=True)
+    assert "shared budget  $3.00, 2 calls" in lvlm2p("stats")
 
 
 def test_list_shows_the_newest_calls_first_and_what_went_wrong(lvlm2p, location):  # noqa: ARG001

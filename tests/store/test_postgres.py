@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from lvlm2p_wrappers import Advice, Teacher
 from lvlm2p_wrappers import store as stores
 from lvlm2p_wrappers.errors import StoreError
 from lvlm2p_wrappers.store import Store
+from tests.client.asking import MODEL, views
 from tests.postgres import PostgresServer
 from tests.store.store_samples import ANSWER, CALL, changed, sql
 from tests.store.test_store_processes import worker
@@ -183,6 +185,26 @@ class TestServerGoesAway:
             assert [stored.key for stored in stores.answers(store)] == ["before", "k", "l"]
             assert stores.stats(store).calls == {"ok": 3}
         assert len([record for record in caplog.records if "it is waited for 60 s" in record.message]) == 1
+
+    def test_a_teacher_pays_for_nothing_twice(self, server, provider):
+        teacher = Teacher(MODEL, store=server.url(), budget_usd=1.0, budget_scope="store", rpm=1000, rpm_scope="store")
+        shown = list(views(9))
+        teacher.advise(shown[0])
+        provider.latency = 1.0
+        rows = [teacher.submit(view) for view in shown[1:]]
+        while provider.in_flight < len(rows):
+            time.sleep(0.01)
+        server.stop(signal.SIGQUIT)
+        while provider.in_flight:  # the replies arrive meanwhile
+            time.sleep(0.01)
+        time.sleep(1)
+        assert len(provider.log) == 2 + len(rows), "nothing new is asked"
+        server.start()
+        assert all(isinstance(outcome, Advice) for outcome in teacher.collect(rows, on_error="raise"))
+        assert len(provider.log) == 2 * len(shown)
+        assert stores.stats(teacher.store).calls == {"ok": 2 * len(shown)}
+        assert stores.stats(teacher.store).shared_usd == pytest.approx(provider.cost_usd, abs=1e-6)
+        teacher.close()
 
     def test_what_had_arrived_is_kept_in_a_file_where_it_does_not_come_back(self, server, monkeypatch, tmp_path):
         monkeypatch.setattr("lvlm2p_wrappers.store.postgres.PATIENCE_S", 0.5)
