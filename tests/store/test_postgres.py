@@ -151,8 +151,10 @@ def test_a_training_run_whose_url_has_the_password_leaves_it_nowhere_and_its_ans
     monkeypatch.setenv("LVLM2P_STORE", locked.replace("locked@", f"locked:{SECRET}@"))
     told = ""
     for flags in ([], ["--offline"]):
-        command = [sys.executable, script, "--total-timesteps", "256", "--num-envs", "2", "--num-steps", "64", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        flags += ["--total-timesteps", "64", "--num-envs", "2", "--num-steps", "16", "--checkpoint-every", "1"]
+        done = subprocess.run(
+            [sys.executable, script, *flags], capture_output=True, text=True, check=False, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         told += done.stdout + done.stderr
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
