@@ -66,7 +66,8 @@ class PostgresServer:
         settings |= {"shared_buffers": "16MB", "max_connections": 60}
         command = [_program("postgres"), "-D", self._folder / "data"]
         command += itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in settings.items())
-        as_whom = _unprivileged()  # and in a session of its own, so that Ctrl-C ends the tests before it
+        # In a session of its own, so that Ctrl-C does not end it before the tests.
+        options = {**_unprivileged(), "cwd": "/", "start_new_session": True}
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd="/", start_new_session=True, **as_whom
