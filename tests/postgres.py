@@ -69,9 +69,7 @@ class PostgresServer:
         # In a session of its own, so that Ctrl-C does not end it before the tests.
         options = {**_unprivileged(), "cwd": "/", "start_new_session": True}
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd="/", start_new_session=True, **as_whom
-            )
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **options)
         deadline = time.monotonic() + 60
         while True:
             try:
