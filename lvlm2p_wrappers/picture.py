@@ -86,6 +86,15 @@ class Picture:
         return np.concatenate(kept) if len(kept) == len(self._strips) else decoded(self.png)
 
     @property
+    def strips(self) -> tuple[Strip, ...]:
+        """The picture from top to bottom, in strips of ``STRIP`` rows.
+
+        Raises:
+            ValueError: if it is a PNG that cannot be decoded.
+        """
+        return self._strips or _cut(self.pixels)
+
+    @property
     def digest(self) -> str:
         """Of the pixels and their shape: two encoders' PNGs of one picture have the same digest."""
         if not self._digest:

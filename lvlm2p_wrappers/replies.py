@@ -28,7 +28,7 @@ def read_analysis(text: str, form: type[BaseModel]) -> str:
 
     Args:
         text: the raw reply; a code fence or a sentence around the JSON is tolerated.
-        form: one of :data:`~lvlm2p_wrappers.schemas.ANALYSES`.
+        form: one that :func:`~lvlm2p_wrappers.schemas.analysis_form` gives.
 
     Raises:
         BadReplyError: if it is not one JSON object of that form.
@@ -63,9 +63,12 @@ def read_action(text: str, actions: Sequence[str]) -> str:
 
 
 def distribution(answer: str, actions: Sequence[str]) -> NDArray[np.float32]:
-    """The renormalised distribution of a checked second-stage answer, in the actions' order: (n_actions,) float32."""
+    """The renormalised distribution of a checked second-stage answer, in the actions' order: (n_actions,) float32.
+
+    An action that the prompt set does not ask about, since it changes nothing in that task, has probability 0.
+    """
     given = json.loads(answer)["probabilities"]
-    probs = np.array([given[name] for name in actions], dtype=np.float64)
+    probs = np.array([given.get(name, 0.0) for name in actions], dtype=np.float64)
     normalised: NDArray[np.float32] = (probs / probs.sum()).astype(np.float32)
     return normalised
 

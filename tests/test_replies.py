@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.replies import SUM_RANGE, distribution, find_json, read_action, read_analysis
-from lvlm2p_wrappers.schemas import GridAnalysis, SummaryAnalysis, action_schema, analysis_schema
+from lvlm2p_wrappers.schemas import GridAnalysis01, SummaryAnalysis, action_schema, analysis_schema
 
 ACTIONS = ["left", "right", "forward"]
 GRID = {
@@ -32,7 +32,7 @@ def advice(text):
 
 
 @pytest.mark.parametrize(
-    "schema", [analysis_schema(GridAnalysis), analysis_schema(SummaryAnalysis), action_schema(ACTIONS)]
+    "schema", [analysis_schema(GridAnalysis01), analysis_schema(SummaryAnalysis), action_schema(ACTIONS)]
 )
 def test_every_schema_has_the_shape_that_every_provider_takes(schema):
     def objects(node):
@@ -137,7 +137,7 @@ def test_a_distribution_is_what_the_model_gave_up_to_its_sum(given_numbers):
 
 
 def test_an_analysis_of_the_grid_comes_back_as_given():
-    assert json.loads(read_analysis(json.dumps(GRID), GridAnalysis)) == GRID
+    assert json.loads(read_analysis(json.dumps(GRID), GridAnalysis01)) == GRID
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_an_analysis_of_the_grid_comes_back_as_given():
 )
 def test_an_analysis_of_another_form_is_a_bad_reply(change):
     with pytest.raises(BadReplyError, match=next(iter(change))):
-        read_analysis(json.dumps(GRID | change), GridAnalysis)
+        read_analysis(json.dumps(GRID | change), GridAnalysis01)
 
 
 def test_braces_in_prose_do_not_make_a_guess():

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "schemas": set(),
     "replies": {"errors"},
     "store": {"errors", "output_file", "png", "records", "redaction", "saved_picture"},
-    "embedded_teacher": {"errors"},
+    "embedded_teacher": {"errors", "views"},
     "prompts": {"errors", "picture", "records", "replies", "schemas", "views"},
     "client": {"embedded_teacher", "errors", "records", "redaction", "replies"},
     "teacher": {

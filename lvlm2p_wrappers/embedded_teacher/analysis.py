@@ -10,20 +10,31 @@ from .dynamic_obstacles import has_moving_balls
 from .goals import target_cells
 from .grid import HEADINGS, PORTABLE, WALL, Scene, Thing, World, is_free
 from .mission import Instruction, read_description
+from .way import next_cells, on_the_way, plan_from
 
 CREDIT = "A scripted planner answers here, not a language model."
+
+PLANNED = ("next_step", "on_the_way")
+"""The fields that take a plan."""
 
 _COMPASS = ("east", "south", "west", "north")
 _HEADING_WORDS = {name: number for names in (HEADINGS, _COMPASS) for number, name in enumerate(names)}
 
 
-def report(scene: Scene, instruction: Instruction) -> dict[str, Any]:
-    """The fields of a grid analysis; the instruction decides what the targets are."""
+def report(scene: Scene, instruction: Instruction, *, with_plan: bool = False) -> dict[str, Any]:
+    """The fields of a grid analysis; the instruction decides what the targets are.
+
+    Args:
+        scene: the state.
+        instruction: what is to be done.
+        with_plan: whether the fields that take a plan are wanted.
+    """
     world = scene.world
+    cells = target_cells(instruction, world)
     row, column = world.row_column(scene.agent)
     heading = HEADINGS[scene.heading]
     carrying = f"a {world.carrying.name}" if world.carrying is not None else "nothing"
-    targets = _places(world, target_cells(instruction, world))
+    targets = _places(world, cells)
     named = [f"{place['what']} at row {place['row']}, column {place['column']}" for place in targets]
     wanted = f"What fulfils the mission: {'; '.join(named)}." if named else "Nothing seen fulfils the mission."
     return {
@@ -36,7 +47,16 @@ def report(scene: Scene, instruction: Instruction) -> dict[str, Any]:
         "obstacles": _places(world, _obstacles(world)),
         "summary": f"{CREDIT} The agent is at row {row}, column {column}, faces {heading} and carries {carrying}. "
         + wanted,
+        "ahead": ahead.name if (ahead := world.cells[scene.front]) is not None else "floor",
+        **(_way(scene, instruction, cells) if with_plan else {}),
     }
+
+
+def _way(scene: Scene, instruction: Instruction, targets: list[int]) -> dict[str, Any]:
+    planned, plan = plan_from(scene, instruction, targets)
+    row, column = scene.world.row_column((next_cells(planned, plan) or [scene.agent])[0])
+    things = _places(scene.world, on_the_way(planned, plan, targets))
+    return {"on_the_way": things, "next_step": {"row": row, "column": column}}
 
 
 def _places(world: World, cells: list[int]) -> list[dict[str, Any]]:

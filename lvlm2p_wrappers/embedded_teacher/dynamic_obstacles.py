@@ -25,8 +25,7 @@ def expected_steps(scene: Scene, goals: Collection[int]) -> dict[str, float | No
     The path is the shortest one without balls, since they move on before the agent gets there. Only the probability
     that one of them jumps into the agent's way in this step counts.
     """
-    world = scene.world
-    bare = _without_balls(world)
+    bare = scene.without_balls().world
     sources = {cell * 4 + heading: 0 for cell in goals for heading in range(4)}
     found = distances(bare, entry_costs(bare), sources)
     return {
@@ -43,12 +42,6 @@ def _forward(scene: Scene, found: Distances) -> float | None:
     blocked = _risk_of_ball(scene)
     ahead = found[scene.front * 4 + scene.heading]
     return 1.0 + (1 - blocked) * ahead + blocked * found[scene.pose]
-
-
-def _without_balls(world: World) -> World:
-    for cell in world.find("ball"):
-        world = world.put(cell, None)
-    return world
 
 
 def _risk_of_ball(scene: Scene) -> float:

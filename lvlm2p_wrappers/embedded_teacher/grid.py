@@ -128,6 +128,10 @@ class Scene:
         """The cell ahead of the agent."""
         return self.agent + self.world.steps[self.heading]
 
+    def without_balls(self) -> Scene:
+        """A copy without the balls."""
+        return replace(self, world=self.world.without(Thing("ball")))
+
 
 def is_a(thing: Thing | None, *kinds: str) -> bool:
     """Whether there is a thing of one of these kinds."""

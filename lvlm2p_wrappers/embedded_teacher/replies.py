@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .action_probabilities import extra_steps, probabilities
-from .analysis import CREDIT, as_reported, report
+from .analysis import CREDIT, PLANNED, as_reported, report
 from .grid import Scene
 from .mission import Instruction, current_instruction
 from .noise import NoiseSource, as_seen, misread_scene, with_label_noise
@@ -32,8 +32,10 @@ def answer(request: Request, options: Options) -> str:
     instruction = current_instruction(request.mission, scene.world)
     if request.actions:
         return json.dumps(_action_reply(request, options, scene, instruction, noise))
-    known = report(misread_scene(scene, noise.draw("how")) if noise.is_misread() else scene, instruction)
-    return json.dumps(fill(request.schema, known) if request.schema.get("properties") else known)
+    reported = misread_scene(scene, noise.draw("how")) if noise.is_misread() else scene
+    fields = request.schema.get("properties") or {}
+    known = report(reported, instruction, with_plan=not fields.keys().isdisjoint(PLANNED))
+    return json.dumps(fill(request.schema, known) if fields else known)
 
 
 def _action_reply(

@@ -33,7 +33,7 @@ def _value(schema: Schema, known: Mapping[str, Any], name: str, root: Schema) ->
     if isinstance(value, _TYPES.get(kind, ())):
         return value
     if kind == "object":
-        return fill(schema, known, root)
+        return fill(schema, {**known, **value} if isinstance(value, Mapping) else known, root)
     plain = {"integer": schema.get("minimum", 0), "number": schema.get("minimum", 0), "boolean": False, "null": None}
     return plain.get(kind, known["summary"])
 

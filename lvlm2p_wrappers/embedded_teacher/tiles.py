@@ -2,6 +2,7 @@
 
 MiniGrid draws the agent over what it stands on, and each mixture is different, so open doors, goals, lava and floors
 are recognised under the agent too. What a box holds is not in the picture, nor which unlocked door was locked before.
+The line of pixels above and to the left of a tile is not compared: it says nothing of what is in the tile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from lvlm2p_wrappers.views import with_line
+
 from .grid import COLORS, WALL, Scene, Thing, World
 
 TILE = 32
@@ -26,7 +29,7 @@ TILE = 32
 MAX_PIXELS = 50_000_000
 """A larger picture is not decoded: a few bytes of a PNG may mean gigabytes."""
 
-_WHITE = b"\xff" * (TILE * TILE * 3)
+_WHITE = b"\xff" * ((TILE - 1) * (TILE - 1) * 3)
 
 
 class UnreadableError(Exception):
@@ -53,8 +56,8 @@ def _tiles() -> Iterator[_Tile]:
     yield from (_Tile(thing, heading) for thing in underfoot for heading in headings)
 
 
-def _draw(tile: _Tile) -> bytes:
-    """The pixels of a tile as MiniGrid renders it."""
+def _draw(tile: _Tile) -> tuple[bytes, bytes]:
+    """The pixels of a tile as MiniGrid renders it, and those with an outline around what is in it."""
     from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
     from minigrid.core.grid import Grid
     from minigrid.core.world_object import WorldObj
@@ -62,7 +65,8 @@ def _draw(tile: _Tile) -> bytes:
     kind, color, state = tile.thing or ("empty", "", "")
     drawn = WorldObj.decode(OBJECT_TO_IDX[kind], COLOR_TO_IDX[color or "grey"], STATE_TO_IDX[state or "open"])
     pixels = Grid.render_tile(drawn, agent_dir=tile.heading, tile_size=TILE)
-    return np.asarray(pixels).astype(np.uint8).tobytes()
+    plain = np.asarray(pixels).astype(np.uint8)
+    return plain[1:, 1:].tobytes(), with_line(plain.tobytes())[1:, 1:].tobytes()
 
 
 class _Templates:
@@ -83,7 +87,8 @@ class _Templates:
                 tile = next(self._not_drawn, None)
                 if tile is None:
                     return None
-                self._known.setdefault(_draw(tile), tile)
+                for drawn in _draw(tile):
+                    self._known.setdefault(drawn, tile)
             return self._known[pixels]
 
 
@@ -136,11 +141,11 @@ def _decode(url: str) -> npt.NDArray[np.uint8]:
 
 
 def _cut(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Cut a picture into tiles and drop the margin: (rows, columns, 32, 32, 3) uint8."""
+    """Cut a picture into tiles without their lines, and drop the margin: (rows, columns, 31, 31, 3) uint8."""
     height, width = pixels.shape[:2]
     if height % TILE or width % TILE:
         raise UnreadableError(f"{width} x {height} pixels are no whole number of {TILE}-pixel tiles")
-    tiles = pixels.reshape(height // TILE, TILE, width // TILE, TILE, 3).swapaxes(1, 2)
+    tiles = pixels.reshape(height // TILE, TILE, width // TILE, TILE, 3).swapaxes(1, 2)[:, :, 1:, 1:]
     # A corner of a grid is never white; the corner of the margin always is.
     if min(tiles.shape[:2]) > 2 and tiles[0, 0].tobytes() == _WHITE:
         tiles = tiles[1:-1, 1:-1]

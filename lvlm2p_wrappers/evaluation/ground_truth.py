@@ -17,7 +17,7 @@ depend on chance there, since the environment judges a step into a ball or a wal
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -27,9 +27,13 @@ from lvlm2p_wrappers.embedded_teacher.action_probabilities import extra_steps
 from lvlm2p_wrappers.embedded_teacher.grid import HEADINGS, WALL, Scene, Thing, World
 from lvlm2p_wrappers.embedded_teacher.planner import make_plan
 from lvlm2p_wrappers.embedded_teacher.transition import canonical, ending
+from lvlm2p_wrappers.embedded_teacher.way import next_cells, plan_from
 from lvlm2p_wrappers.evaluation.objectives import Goal, Objective, objective
 from lvlm2p_wrappers.evaluation.tabular import has_table, tabular_truth
 from lvlm2p_wrappers.records import GroundTruth, Place
+
+Outcome = Literal["success", "failure"] | None
+"""How an action ends the episode; None where it goes on."""
 
 _ROUNDING = 1e-6  # fewer extra steps than this are none
 
@@ -56,6 +60,8 @@ def ground_truth(env: gym.Env[Any, Any], actions: Sequence[str]) -> GroundTruth:
     found = objective(grid, scene.world)
     outcomes = {name: _outcome(grid, number) for number, name in enumerate(actions)}
     row, column = scene.world.row_column(scene.agent)
+    optimal = _checked(scene, found, _shortest(scene, found.goals, actions), outcomes)
+    ahead = scene.world.cells[scene.front]
     return GroundTruth(
         row=row,
         column=column,
@@ -63,8 +69,10 @@ def ground_truth(env: gym.Env[Any, Any], actions: Sequence[str]) -> GroundTruth:
         targets=_places(scene.world, found.targets),
         also=_places(scene.world, found.also),
         hazards=_places(scene.world, found.hazards),
-        optimal=_checked(scene, found, _shortest(scene, found.goals, actions), outcomes),
+        optimal=optimal,
         fatal=tuple(name for name in actions if outcomes[name] == "failure"),
+        ahead=ahead.name if ahead is not None else "floor",
+        next_steps=tuple(map(scene.world.row_column, _next_cells(scene, found, optimal, outcomes))),
     )
 
 
@@ -107,7 +115,7 @@ def _thing(thing: Any) -> Thing | None:
     return Thing(thing.type, thing.color)
 
 
-def _outcome(grid: Any, action: int) -> Literal["success", "failure"] | None:
+def _outcome(grid: Any, action: int) -> Outcome:
     """How an action ends the episode of a copy, whose time limit, which no picture shows, is far away."""
     there = copy.deepcopy(grid)
     there.step_count = 0
@@ -124,9 +132,7 @@ def _shortest(scene: Scene, goals: Iterable[Goal], actions: Sequence[str]) -> tu
     return tuple(name for name in actions if name in best)
 
 
-def _checked(
-    scene: Scene, found: Objective, best: tuple[str, ...], outcomes: dict[str, Literal["success", "failure"] | None]
-) -> tuple[str, ...]:
+def _checked(scene: Scene, found: Objective, best: tuple[str, ...], outcomes: Mapping[str, Outcome]) -> tuple[str, ...]:
     """The best actions, unless the environment contradicts them."""
     succeeding = tuple(name for name in outcomes if outcomes[name] == "success")
     if succeeding:
@@ -135,6 +141,16 @@ def _checked(
         ending(goal.task, scene, canonical(name), goal.targets) == "success" for goal in found.goals for name in best
     )
     return () if promised or any(outcomes[name] for name in best) else best
+
+
+def _next_cells(
+    scene: Scene, found: Objective, optimal: tuple[str, ...], outcomes: Mapping[str, Outcome]
+) -> tuple[int, ...]:
+    """The cells that a shortest way may enter or act on next; the agent's own where ``done`` succeeds."""
+    if any(outcomes[name] == "success" for name in optimal):
+        return tuple({scene.agent if canonical(name) == "done" else scene.front for name in optimal})
+    plans = (plan_from(scene, goal.task, goal.targets) for goal in found.goals if optimal)
+    return tuple(dict.fromkeys(cell for planned, plan in plans for cell in next_cells(planned, plan)))
 
 
 def _places(world: World, cells: Iterable[int]) -> tuple[Place, ...]:

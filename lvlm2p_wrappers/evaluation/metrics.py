@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
@@ -32,7 +33,12 @@ RUN_FRAMES = 20_000
 """The length of the training run whose price is given."""
 
 _BINS = 10
-_GRID = ("agent_row", "agent_column", "heading", "targets", "hazards")  # the fields of an analysis that are scored
+_GRID = ("agent_row", "agent_column", "heading", "targets")  # the fields of every analysis of a grid
+
+
+_COLORED = ("door", "key", "ball", "box")
+_KINDS = (*_COLORED, "goal", "lava", "wall", "floor")
+_LOOKS = {"red", "green", "blue", "purple", "yellow", "grey", "open", "closed", "locked"}
 
 
 def compute_metrics(labels: Sequence[Label], episodes: Sequence[Episode], *, run_views: float | None = None) -> Metrics:
@@ -77,7 +83,8 @@ def analysis_scores(label: Label) -> dict[str, bool]:
     """Whether each part of an analysis agrees with the ground truth.
 
     ``cell`` is row and column, ``pose`` cell and heading. Of targets and hazards the set of cells has to be the true
-    one; the words for what is there do not count. Empty without ground truth, or without an analysis of a grid.
+    one; the words for what is there do not count. ``ahead`` has to name kind, colour and a door's state, ``next_step``
+    one of the cells that a shortest way goes to. Empty without ground truth, or without an analysis of a grid.
     """
     found, truth = label.analysis, label.truth
     if found is None or truth is None or truth.row is None or not set(_GRID) <= set(found):
@@ -85,15 +92,28 @@ def analysis_scores(label: Label) -> dict[str, bool]:
     row, column = bool(found["agent_row"] == truth.row), bool(found["agent_column"] == truth.column)
     heading = bool(found["heading"] == truth.heading)
     targets, needed = _cells(found["targets"]), _cells_of(truth.targets)
-    return {
+    scores = {
         "agent_row": row,
         "agent_column": column,
         "cell": row and column,
         "heading": heading,
         "pose": row and column and heading,
         "targets": needed <= targets <= needed | _cells_of(truth.also),
-        "hazards": _cells(found["hazards"]) == _cells_of(truth.hazards),
     }
+    if "hazards" in found:
+        scores["hazards"] = _cells(found["hazards"]) == _cells_of(truth.hazards)
+    if "ahead" in found and truth.ahead is not None:
+        scores["ahead"] = _named(str(found["ahead"])) == _named(truth.ahead)
+    if "next_step" in found and truth.next_steps:
+        scores["next_step"] = _cells([found["next_step"]]) <= set(truth.next_steps)
+    return scores
+
+
+def _named(thing: str) -> frozenset[str]:
+    """The words of a thing that count: kind, colour and a door's state."""
+    words = set(re.findall("[a-z]+", thing.lower().replace("gray", "grey")))
+    kind = next((kind for kind in _KINDS if kind in words), "floor" if "empty" in words else "")
+    return frozenset({kind} | words & (_LOOKS if kind in _COLORED else set()))
 
 
 def _analysis(labels: Sequence[Label]) -> AnalysisMetrics | None:
@@ -105,10 +125,15 @@ def _analysis(labels: Sequence[Label]) -> AnalysisMetrics | None:
         for label in labels
         if label.truth and label.truth.heading and label.analysis and analysis_scores(label)
     )
-    rates = {name: proportion([score[name] for score in scores]) for name in scores[0]}
+    rates = {
+        name: proportion([score[name] for score in scores if name in score])
+        for name in ("agent_row", "agent_column", "cell", "heading", "pose", "targets", "hazards", "ahead", "next_step")
+        if any(name in score for score in scores)
+    }
     headings: tuple[Heading, ...] = get_args(Heading)
     return AnalysisMetrics(
-        **rates, headings={true: {predicted: pairs[true, predicted] for predicted in headings} for true in headings}
+        **{"hazards": None, **rates},
+        headings={true: {predicted: pairs[true, predicted] for predicted in headings} for true in headings},
     )
 
 

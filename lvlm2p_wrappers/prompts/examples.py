@@ -125,7 +125,7 @@ def _view(state: State, memory: EpisodeMemory, names: Callable[[EnvInfo], Sequen
             env.reset(seed=state.seed)
             look = viewer(env)
             shown = memory.look(look)
-            for action in _played(env, _numbers_of(state, names(look.env_info))):
+            for action in _played(env, _numbers_of(state, look.env_info.actions, names(look.env_info))):
                 memory.act(look.env_info.actions[action])
                 shown = memory.look(look)
             view = shown.view(memory.history)
@@ -146,11 +146,13 @@ def _registered(env_id: str) -> str:
     return name
 
 
-def _numbers_of(state: State, names: Sequence[str]) -> list[int]:
+def _numbers_of(state: State, own: Sequence[str], told: Sequence[str]) -> list[int]:
+    """The actions' numbers; each may have the environment's own name, or the one that the model is told."""
+    numbers = {name: i for names in (own, told) for i, name in enumerate(names)}
     for name in state.actions:
-        if name not in names:
-            raise ValueError(f"no action {name!r}; {state.env_id} has {', '.join(names)}")
-    return [names.index(name) for name in state.actions]
+        if name not in numbers:
+            raise ValueError(f"no action {name!r}; {state.env_id} has {', '.join(told)}")
+    return [numbers[name] for name in state.actions]
 
 
 def _played(env: gym.Env[Any, Any], actions: Sequence[int]) -> Iterator[int]:

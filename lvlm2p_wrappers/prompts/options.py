@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -57,29 +57,48 @@ class Options(Table):
         stages: 2 for analysis and action, 1 for action alone.
         analysis: the form of the first stage's reply.
         picture_in_action: whether the picture is sent again with the second stage.
+        picture_style: ``"plain"`` is the environment's own picture; ``"lines"`` has lines over the cells of a numbered
+            grid, and outlines around things.
         history: how many of the last actions are told.
         frames: how many of the last pictures are shown, by environment id; the first match wins, without one it is 1.
         example_pictures: how many of the pictured examples are shown, at most.
         sampling: what is sent to the model along with the messages.
-        rules: partials by environment id; the first match wins.
+        rules: partials by environment id; here and below the first match wins.
+        shows: what a task's pictures can contain, by environment id; the templates tell of nothing else.
+        choices: the actions that can matter to a task, by environment id; the others are not asked about and get 0.
+        report: the fields of the ``grid`` analysis that a task has beyond those that all have, by environment id.
+        rename: what the model is told instead of an action's own name.
         actions: what actions do, by name.
         names: names for the actions of environments that give none.
     """
 
     stages: Literal[1, 2] = 2
-    analysis: Literal["grid", "summary"] = "summary"
+    analysis: Literal["grid", "grid-0.1", "summary"] = "summary"
     picture_in_action: bool = True
+    picture_style: Literal["plain", "lines"] = "plain"
     history: int = Field(default=0, ge=0)
     frames: Annotated[dict[Pattern, Annotated[int, Field(ge=1, le=16)]], BeforeValidator(_for_all)] = {}
     example_pictures: int = Field(default=0, ge=0, le=100)
     sampling: Sampling = Sampling()
     rules: dict[Pattern, str] = {}
+    shows: dict[Pattern, list[str]] = {}
+    choices: dict[Pattern, list[str]] = {}
+    report: dict[Pattern, list[Literal["hazards", "on_the_way"]]] = {}
+    rename: dict[str, str] = {}
     actions: dict[str, str] = {}
     names: list[Names] = []
 
     def frames_of(self, env_id: str) -> int:
         """How many of the last pictures of an environment are shown."""
-        return next((k for pattern, k in self.frames.items() if fnmatch.fnmatchcase(env_id, pattern)), 1)
+        return by_task(self.frames, env_id, 1)
+
+
+_T = TypeVar("_T")
+
+
+def by_task(table: Mapping[str, _T], env_id: str, default: _T) -> _T:
+    """What a table says of an environment: the first pattern that its id matches wins."""
+    return next((value for pattern, value in table.items() if fnmatch.fnmatchcase(env_id, pattern)), default)
 
 
 def read_options(files: PromptFiles) -> Options:

@@ -130,6 +130,7 @@ class PromptSet:
             "facts": dict(view.facts),
             "frames": self._instructions.frames(view.env_id),
             "pictures": pictures,
+            "choices": self._instructions.choices(view.env_info),
             "history": [named[action] for action in view.history],
         }
         if stage == "action":

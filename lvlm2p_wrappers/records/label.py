@@ -44,6 +44,8 @@ class GroundTruth(Record):
         regret: how much less each action is worth than the best one, in the order of the actions; empty where that is
             not known.
         fatal: the names of the actions that end the episode without a reward.
+        ahead: what is in the cell ahead; None in evaluations that were made before it was asked for.
+        next_steps: the cells (row, column) that a shortest way may enter or act on next; empty where none is known.
     """
 
     row: Integer | None = None
@@ -55,6 +57,8 @@ class GroundTruth(Record):
     optimal: tuple[str, ...]
     fatal: tuple[str, ...] = ()
     regret: tuple[float, ...] = ()
+    ahead: str | None = None
+    next_steps: tuple[tuple[Integer, Integer], ...] = ()
 
 
 class Label(Record):

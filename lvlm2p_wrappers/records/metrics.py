@@ -29,7 +29,10 @@ class RolloutMetrics(Record):
 
 
 class AnalysisMetrics(Record):
-    """The accuracy of the first stage; ``headings`` counts the predicted headings for each true one."""
+    """The accuracy of the first stage; ``headings`` counts the predicted headings for each true one.
+
+    Hazards, what is ahead and the next step are None where a form has no such fields, or their truth is not known.
+    """
 
     agent_row: Rate
     agent_column: Rate
@@ -37,7 +40,9 @@ class AnalysisMetrics(Record):
     heading: Rate
     pose: Rate
     targets: Rate
-    hazards: Rate
+    hazards: Rate | None
+    ahead: Rate | None = None
+    next_step: Rate | None = None
     headings: dict[Heading, dict[Heading, Count]]
 
 

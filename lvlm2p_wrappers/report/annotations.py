@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lvlm2p_wrappers.errors import BadReplyError
 from lvlm2p_wrappers.evaluation.metrics import analysis_scores
-from lvlm2p_wrappers.records import Label, Place
+from lvlm2p_wrappers.records import Heading, Label, Place
 from lvlm2p_wrappers.replies import find_json
-from lvlm2p_wrappers.schemas import Cell, GridAnalysis
+from lvlm2p_wrappers.schemas import Cell, Step
 from lvlm2p_wrappers.views.rulers import TILE
 
 _DEGREES = {"right": 0, "down": 90, "left": 180, "up": 270}
@@ -58,15 +58,23 @@ def findings(label: Label) -> tuple[Finding, ...]:
     true_cell = true_heading = ""
     if truth is not None and truth.row is not None and truth.column is not None:
         true_cell, true_heading = _cell(truth.row, truth.column), truth.heading or ""
-    return (
-        _field("agent", _cell(grid.agent_row, grid.agent_column), true_cell, scores.get("cell")),
-        _field("heading", grid.heading, true_heading, scores.get("heading")),
-        _places("targets", grid.targets, targets, also, scores.get("targets")),
-        _places("hazards", grid.hazards, hazards, (), scores.get("hazards")),
-        _places("obstacles", grid.obstacles),
-        _field("carrying", grid.carrying),
-        _field("summary", grid.summary),
-    )
+    true_steps = " or ".join(_cell(*cell) for cell in truth.next_steps) if truth else ""
+    step = grid.next_step
+    found = {
+        "heading": _field("heading", grid.heading, true_heading, scores.get("heading")),
+        "ahead": _field("ahead", grid.ahead, (truth and truth.ahead) or "", scores.get("ahead")),
+        "targets": _places("targets", grid.targets, targets, also, scores.get("targets")),
+        "hazards": _places("hazards", grid.hazards, hazards, (), scores.get("hazards")),
+        "obstacles": _places("obstacles", grid.obstacles),
+        "on_the_way": _places("on the way", grid.on_the_way),
+        "next_step": _field(
+            "next step", _cell(step.row, step.column) if step else "", true_steps, scores.get("next_step")
+        ),
+        "carrying": _field("carrying", grid.carrying),
+        "summary": _field("summary", grid.summary),
+    }
+    agent = _field("agent", _cell(grid.agent_row, grid.agent_column), true_cell, scores.get("cell"))
+    return (agent, *(finding for name, finding in found.items() if name in label.analysis))
 
 
 def _field(name: str, claim: str, truth: str = "", right: bool | None = None) -> Finding:
@@ -105,10 +113,28 @@ def marks(label: Label, width: int, height: int) -> tuple[Mark, ...]:
     )
 
 
-def _grid(label: Label) -> GridAnalysis | None:
-    """The analysis in its usual form; None where there is none, or a prompt set has a form of its own."""
+class _Grid(BaseModel):
+    """An analysis of a grid in any of the bundled forms; of another form nothing more is known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    agent_row: int
+    agent_column: int
+    heading: Heading
+    targets: list[Cell]
+    ahead: str = ""
+    hazards: list[Cell] = []
+    obstacles: list[Cell] = []
+    on_the_way: list[Cell] = []
+    next_step: Step | None = None
+    carrying: str = ""
+    summary: str = ""
+
+
+def _grid(label: Label) -> _Grid | None:
+    """The analysis in a bundled form; None where there is none, or a prompt set has a form of its own."""
     try:
-        return GridAnalysis.model_validate(label.analysis)
+        return _Grid.model_validate(label.analysis)
     except ValidationError:
         return None
 

@@ -3,6 +3,7 @@
 from lvlm2p_wrappers.records import EnvInfo, Family, View
 from lvlm2p_wrappers.views.environment import action_names
 from lvlm2p_wrappers.views.episode import EpisodeMemory
+from lvlm2p_wrappers.views.lines import with_line, with_lines
 from lvlm2p_wrappers.views.own_view import PLAIN, OwnView
 from lvlm2p_wrappers.views.vector import VectorViewer, vector_viewer
 from lvlm2p_wrappers.views.viewer import Viewer, viewer
@@ -19,4 +20,6 @@ __all__ = [
     "action_names",
     "vector_viewer",
     "viewer",
+    "with_line",
+    "with_lines",
 ]

@@ -50,6 +50,8 @@ def analysis(**changes):
         "heading": "right",
         "targets": [{"what": "goal", "row": 3, "column": 3}],
         "hazards": [{"what": "lava", "row": 2, "column": 1}],
+        "ahead": "closed red door",
+        "next_step": {"row": 1, "column": 2},
     }
     return given | changes
 
@@ -84,6 +86,8 @@ def true(**changes):
         "hazards": (LAVA,),
         "optimal": ("forward",),
         "fatal": ("right",),
+        "ahead": "closed red door",
+        "next_steps": ((2, 1), (1, 2)),
     }
     return GroundTruth(**(given | changes))
 
@@ -129,11 +133,30 @@ class TestStage1:
             ({"targets": [{"row": 3, "column": 3}, {"row": 1, "column": 2}]}, {"targets"}),
             ({"hazards": []}, {"hazards"}),
             ({"hazards": "none"}, {"hazards"}),
+            ({"ahead": "wall"}, {"ahead"}),
+            ({"ahead": "open red door"}, {"ahead"}),
+            ({"ahead": "closed blue door"}, {"ahead"}),
+            ({"next_step": {"row": 1, "column": 0}}, {"next_step"}),
+            ({"next_step": "forward"}, {"next_step"}),
         ],
     )
     def test_each_mistake_counts_where_it_belongs(self, wrong, names):
         found = compute_metrics([label(found=analysis(**wrong))], []).analysis
         assert {name for name, rate in found if name != "headings" and rate.value == 0} == names
+
+    @pytest.mark.parametrize(
+        ("claim", "truth"),
+        [("a Red door, closed", "closed red door"), ("empty", "floor"), ("green goal", "green goal square")],
+    )
+    def test_what_is_ahead_may_be_told_in_other_words(self, claim, truth):
+        found = compute_metrics([label(found=analysis(ahead=claim), truth=true(ahead=truth))], []).analysis
+        assert found.ahead.value == 1
+
+    def test_fields_that_a_form_lacks_or_whose_truth_is_not_known_are_not_scored(self):
+        short = {name: value for name, value in analysis().items() if name not in ("hazards", "ahead")}
+        found = compute_metrics([label(found=short, truth=true(next_steps=()))], []).analysis
+        assert (found.hazards, found.ahead, found.next_step) == (None, None, None)
+        assert found.targets.value == 1
 
     def test_words_do_not_count_only_cells_do(self):
         told = analysis(targets=[{"what": "the thing over there", "row": 3, "column": 3}])
