@@ -68,6 +68,8 @@ class Picture:
         pixels: (height, width, 3) uint8 RGB.
     """
 
+    lined = False  # whether a viewer has drawn lines over its cells
+
     def __init__(self, pixels: Pixels) -> None:
         self._strips = _cut(pixels)
         self._digest = ""

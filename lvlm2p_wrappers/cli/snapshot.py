@@ -43,8 +43,9 @@ class Snapshot(TeacherFlags):
         with in_silence():
             env = make(self.env_id)
             look = teacher.viewer(env)
-            memory = teacher.prompts(look.env_info).memory(look.env_info)
-            view = next(itertools.islice(walk(env, look, self.seed, memory), self.steps, None)).view()
+            prompts = teacher.prompts(look.env_info)
+            memory = prompts.memory(look.env_info)
+            view = prompts.as_told(next(itertools.islice(walk(env, look, self.seed, memory), self.steps, None)).view())
             env.close()
         self._write("picture.png", view.picture.png)
         return view

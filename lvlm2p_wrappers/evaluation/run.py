@@ -73,7 +73,7 @@ def _states(env: gym.Env[Any, Any], teacher: Teacher, folder: EvaluationFolder, 
     teacher.resume()
     states = collect_states(env, arguments.states, seed=arguments.seed, frames=frames, own=own, players=players)
     env.close()
-    pictures = {state.id: state.view.picture for state in states}
+    pictures = {state.id: teacher.prompts(state.view.env_info).as_told(state.view).picture for state in states}
     if any(label.id not in pictures or label.picture != pictures[label.id] for label in folder.labels):
         raise UsageError(
             f"the states in {folder.path} are not those that would be labelled now: the environment, its version "

@@ -151,7 +151,7 @@ def _numbers_of(state: State, own: Sequence[str], told: Sequence[str]) -> list[i
     numbers = {name: i for names in (own, told) for i, name in enumerate(names)}
     for name in state.actions:
         if name not in numbers:
-            raise ValueError(f"no action {name!r}; {state.env_id} has {', '.join(told)}")
+            raise ValueError(f"no action {name!r}; {state.env_id} has {', '.join(own)}")
     return [numbers[name] for name in state.actions]
 
 

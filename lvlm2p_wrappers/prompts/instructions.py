@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lvlm2p_wrappers.errors import BadReplyError, PromptError
-from lvlm2p_wrappers.picture import Picture
 from lvlm2p_wrappers.prompts.examples import Worked, read_examples
 from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import Options, by_task
@@ -21,10 +20,11 @@ from lvlm2p_wrappers.views import EpisodeMemory
 
 
 class Action(NamedTuple):
-    """An action as the templates see it."""
+    """An action as the templates see it; ``own`` is its name outside of the conversation."""
 
     name: str
     does: str
+    own: str
 
 
 class Instructions:
@@ -77,10 +77,10 @@ class Instructions:
                         f"{self._files.path('set.toml')}: [[names]] for {row.env!r}: one `does` for each action"
                     )
                 does = row.does or [self._options.actions.get(name, "") for name in row.actions]
-                return [Action(*pair) for pair in zip(row.actions, does, strict=True)]
+                return [Action(*each) for each in zip(row.actions, does, row.actions, strict=True)]
         told = [(name, self._options.rename.get(name, name)) for name in env_info.actions]
         known = self._options.actions
-        return [Action(name, known.get(name) or known.get(own, "")) for own, name in told]
+        return [Action(name, known.get(name) or known.get(own, ""), own) for own, name in told]
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def asked(self, env_info: EnvInfo) -> list[Action]:
@@ -88,6 +88,7 @@ class Instructions:
         chosen = self.choices(env_info)
         return [action for own, action in zip(env_info.actions, self.actions(env_info), strict=True) if own in chosen]
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def choices(self, env_info: EnvInfo) -> list[str]:
         """The same by the environment's own names."""
         mattering = by_task(self._options.choices, env_info.env_id, [])
@@ -113,10 +114,6 @@ class Instructions:
             return self._own_analysis
         form = analysis_form(self._options.analysis, frozenset(self._reported(env_info)))
         return Schema(analysis_schema(form)), functools.partial(read_analysis, form=form)
-
-    def shown(self, picture: Picture) -> Picture:
-        """The picture as the set's style has it."""
-        return with_lines(picture) if self._options.picture_style == "lines" else picture
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- a set lives as long as its teacher
     def beginning(self, stage: Stage, env_info: EnvInfo, is_pictured: bool) -> tuple[Message, ...]:

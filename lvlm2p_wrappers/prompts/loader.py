@@ -51,9 +51,14 @@ class PromptFiles:
 
     def __init__(self, folder: str | Path | None, family: str) -> None:
         bundled = bundled_prompts()
-        self.folders = _folders(folder, bundled, family)
-        self.is_bundled = all(each.parent == bundled for each in self.folders)
-        self._files = ChainMap(*[_listed(each, trusted=each.parent == bundled) for each in self.folders])
+        first = _folder(folder, bundled, family)
+        self.is_bundled = first.parent == bundled
+        listed = [_listed(first, trusted=self.is_bundled)]
+        self.folders = [first]
+        if not self.is_bundled:
+            self.folders.append(_base(listed[0].get("set.toml"), bundled, family))
+            listed.append(_listed(self.folders[1], trusted=True))
+        self._files = ChainMap(*listed)
         self.fingerprint = self._digest()
         if len(self.folders) == 2:
             self._check_names(*self._files.maps)
@@ -104,19 +109,31 @@ class PromptFiles:
             )
 
 
-def _folders(folder: str | Path | None, bundled: Path, family: str) -> list[Path]:
+def _folder(folder: str | Path | None, bundled: Path, family: str) -> Path:
+    """The user's folder, or that of a bundled set."""
     if folder is None:
-        return [bundled / family]
+        return bundled / family
     with contextlib.suppress(OSError):  # a name that is too long for a folder
         if Path(folder).is_dir():
-            return [Path(folder), bundled / family]
-    sets = sorted(path.name for path in bundled.iterdir() if path.is_dir())
-    known = ", ".join(sets)
-    if str(folder) in sets:
-        return [bundled / str(folder)]
+            return Path(folder)
+    if str(folder) in _sets(bundled):
+        return bundled / str(folder)
     raise PromptError(
-        f"there is no prompt folder {str(folder)!r}. Give a folder with your own templates, or one of: {known}."
+        f"there is no prompt folder {str(folder)!r}. Give a folder with your own templates, or one of: "
+        f"{', '.join(_sets(bundled))}."
     )
+
+
+def _base(options: Path | None, bundled: Path, family: str) -> Path:
+    """The bundled set behind a user's folder: the one that its options name, else the one that fits."""
+    name = family if options is None else _toml(options).get("base", family)
+    if name not in _sets(bundled):
+        raise PromptError(f"{options}: base: there is no bundled set {name!r}; there are {', '.join(_sets(bundled))}")
+    return bundled / str(name)
+
+
+def _sets(bundled: Path) -> list[str]:
+    return sorted(path.name for path in bundled.iterdir() if path.is_dir())
 
 
 def _listed(folder: Path, *, trusted: bool) -> dict[str, Path]:

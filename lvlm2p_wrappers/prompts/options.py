@@ -54,6 +54,7 @@ class Options(Table):
     """The options of a prompt set, as its ``set.toml`` gives them.
 
     Attributes:
+        base: the bundled set behind a user's folder, where it is not the one that fits the environment.
         stages: 2 for analysis and action, 1 for action alone.
         analysis: the form of the first stage's reply.
         picture_in_action: whether the picture is sent again with the second stage.
@@ -73,6 +74,7 @@ class Options(Table):
     """
 
     stages: Literal[1, 2] = 2
+    base: str | None = None
     analysis: Literal["grid", "grid-0.1", "summary"] = "summary"
     picture_in_action: bool = True
     picture_style: Literal["plain", "lines"] = "plain"

@@ -16,7 +16,7 @@ from lvlm2p_wrappers.prompts.loader import PromptFiles
 from lvlm2p_wrappers.prompts.options import read_options
 from lvlm2p_wrappers.prompts.sandbox import explained, template_environment
 from lvlm2p_wrappers.records import EnvInfo, Message, Question, Stage, View
-from lvlm2p_wrappers.views import EpisodeMemory
+from lvlm2p_wrappers.views import EpisodeMemory, with_lines
 
 
 class PromptSet:
@@ -64,13 +64,14 @@ class PromptSet:
         return EpisodeMemory(history=self.options.history, frames=self.options.frames_of(env_info.env_id))
 
     def as_told(self, view: View) -> View:
-        """The view without the pictures and actions that lie further back than the set shows and tells."""
-        frames, history = self.options.frames_of(view.env_id), self.options.history
-        if len(view.pictures) <= frames and len(view.history) <= history:
+        """The view as the set shows and tells it: its picture style, and nothing that lies further back."""
+        frames, history = self._instructions.frames(view.env_id), self.options.history
+        pictures = tuple(view.pictures[-frames:])
+        if self.options.picture_style == "lines" and not view.picture.lined:
+            pictures = tuple(with_lines(picture) for picture in pictures)  # type: ignore[arg-type]  # see View.picture
+        if pictures == view.pictures and len(view.history) <= history:
             return view
-        return replace(
-            view, pictures=view.pictures[-frames:], history=view.history[max(0, len(view.history) - history) :]
-        )
+        return replace(view, pictures=pictures, history=view.history[max(0, len(view.history) - history) :])
 
     def analysis(self, view: View) -> Question:
         """The first stage: what is where."""
@@ -112,6 +113,7 @@ class PromptSet:
 
     def _turn(self, stage: Stage, view: View, analysis: str, *, is_pictured: bool) -> tuple[Message, ...]:
         """The messages about a view: one for each earlier picture, and the question with the present one."""
+        view = self.as_told(view)
         text = self._user(stage, view, analysis, pictures=len(view.pictures) if is_pictured else 0)
         if not is_pictured:
             return (Message("user", text),)

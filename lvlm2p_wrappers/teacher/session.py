@@ -26,6 +26,7 @@ from lvlm2p_wrappers.teacher.config import TeacherConfig, TeacherOptions
 from lvlm2p_wrappers.teacher.counters import WINDOW, Counters, why_to_stop
 from lvlm2p_wrappers.teacher.resolver import Resolver
 from lvlm2p_wrappers.views import OwnView, Viewer, viewer
+from lvlm2p_wrappers.views.minigrid import MiniGridViewer
 
 if TYPE_CHECKING:
     from lvlm2p_wrappers.teacher.python_function import PythonFunction
@@ -111,7 +112,10 @@ class Session(AbstractContextManager["Session"]):
         Raises:
             UsageError: if it gives no picture or has no Discrete actions.
         """
-        return viewer(env, self.own_view)
+        look = viewer(env, self.own_view)
+        if isinstance(look, MiniGridViewer):
+            look.lined = self.prompts(look.env_info).options.picture_style == "lines"
+        return look
 
     def frames_of(self, env: gym.Env[Any, Any]) -> int:
         """How many of an environment's last pictures are shown.
@@ -198,7 +202,7 @@ class Session(AbstractContextManager["Session"]):
         """What the Python function says at once, with the actions named as the prompts name them."""
         assert self.function is not None
         told = self.prompts(view.env_info).actions(view.env_info)
-        names = {action: one.name for action, one in zip(view.actions, told, strict=True)}
+        names = {action: one.own for action, one in zip(view.actions, told, strict=True)}
         view = replace(
             view,
             actions=tuple(names.values()),

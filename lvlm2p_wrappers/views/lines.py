@@ -27,16 +27,25 @@ _strips: dict[tuple[int, bytes], Strip] = {}
 def with_lines(picture: Picture) -> Picture:
     """A numbered grid's picture with a line around every cell, and a light outline around every thing.
 
-    A picture of anything else is returned as it is.
+    A picture that has them already, and one of anything else, is returned as it is.
     """
+    if picture.lined:
+        return picture
     height, width = picture.size
     rows, columns = height // TILE - 2, width // TILE - 2
+    if height % TILE or width % TILE or min(rows, columns) < 1:
+        return picture
     strips = picture.strips
-    if height % TILE or width % TILE or min(rows, columns) < 1 or strips[0].digest != edge_strip(columns).digest:
+    if strips[0].digest != edge_strip(columns).digest:
         return picture
     drawn = [_strips.get((row, strip.digest)) for row, strip in enumerate(strips[1:-1])]
     if None in drawn:
-        drawn = _drawn(picture.pixels, strips[1:-1])
+        pixels = picture.pixels
+        if tuple(pixels[TILE, TILE]) == GUIDE:
+            return picture
+        drawn = _drawn(pixels, strips[1:-1])
+    if all(old.digest == new.digest for old, new in zip(strips[1:-1], drawn, strict=True) if new is not None):
+        return picture
     return Picture.of((strips[0], *drawn, strips[-1]))  # type: ignore[arg-type]  # there is no None left
 
 
@@ -46,7 +55,7 @@ def _drawn(pixels: Pixels, strips: Sequence[Strip]) -> list[Strip | None]:
     drawn: list[Strip | None] = []
     for row, strip in enumerate(strips):
         known = _strips.get((row, strip.digest)) or _ruled(pixels[(row + 1) * TILE : (row + 2) * TILE], row)
-        _strips[row, strip.digest] = known
+        _strips[row, strip.digest] = _strips[row, known.digest] = known
         drawn.append(known)
     return drawn
 

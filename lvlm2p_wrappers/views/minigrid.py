@@ -16,6 +16,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from lvlm2p_wrappers.picture import Picture, Pixels, Strip
 from lvlm2p_wrappers.records import EnvInfo, View
 from lvlm2p_wrappers.views.environment import action_names, env_id_of
+from lvlm2p_wrappers.views.lines import with_line
 from lvlm2p_wrappers.views.rulers import TILE, edge_strip, numeral, with_rulers
 
 KNOWN_ROWS = 4096
@@ -28,6 +29,8 @@ _DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
 
 class MiniGridViewer:
     """Draws a MiniGrid environment: the fully observable picture, with numbered rows and columns."""
+
+    lined = False  # whether to draw lines over the cells at once
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env_info = EnvInfo(env_id_of(env), "minigrid", action_names(env))
@@ -61,8 +64,9 @@ class MiniGridViewer:
         env = self._env
         if _drawn_by_minigrid(env):  # the same frame without finding out what the agent sees, and drawing all of it
             picture = Picture.of(
-                _numbered_rows(env.grid, (int(env.agent_pos[0]), int(env.agent_pos[1])), env.agent_dir)
+                _numbered_rows(env.grid, (int(env.agent_pos[0]), int(env.agent_pos[1])), env.agent_dir, self.lined)
             )
+            picture.lined = self.lined
         else:
             picture = Picture(with_rulers(self.env_info, env.get_frame(False, TILE)))
         return self.view_of(picture, history)
@@ -91,7 +95,7 @@ def _drawn_by_minigrid(env: Any) -> bool:
     return all(getattr(method, "__func__", None) is minigrids for method, minigrids in methods)
 
 
-def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int) -> Iterator[Strip]:
+def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int, lined: bool) -> Iterator[Strip]:
     """The rows of a numbered picture, from top to bottom: `Grid.render` and `with_rulers` in one."""
     edge = edge_strip(grid.width)
     yield edge
@@ -99,20 +103,22 @@ def _numbered_rows(grid: Grid, agent_pos: tuple[int, int], agent_dir: int) -> It
         headings = (agent_dir if (column, row) == agent_pos else None for column in range(grid.width))
         cells = grid.grid[row * grid.width : (row + 1) * grid.width]
         drawn = map(Grid.render_tile, cells, headings, itertools.repeat(False), itertools.repeat(TILE))
-        yield _row(row, list(drawn))
+        yield _row(row, list(drawn), lined)
     yield edge
 
 
 _rows: dict[tuple[int, ...], tuple[Strip, list[Pixels]]] = {}
 
 
-def _row(number: int, tiles: list[Pixels]) -> Strip:
+def _row(number: int, tiles: list[Pixels], lined: bool) -> Strip:
     """A row of tiles between its numbers. MiniGrid draws each tile once and keeps it, so that its address tells it."""
-    key = (number, *map(id, tiles))
+    key = (number, lined, *map(id, tiles))
     known = _rows.get(key)
     if known is None:
-        parts = [numeral(number), *tiles, numeral(number)]
-        strip = Strip(np.concatenate(parts, axis=1, dtype=np.uint8, casting="unsafe"))  # as MiniGrid does
+        drawn = [tile.astype(np.uint8) for tile in tiles]  # as MiniGrid does
+        if lined:
+            drawn = [with_line(tile.tobytes(), number % 5 == 0, i % 5 == 0) for i, tile in enumerate(drawn)]
+        strip = Strip(np.concatenate([numeral(number), *drawn, numeral(number)], axis=1))
         strip.pack()
         if len(_rows) >= KNOWN_ROWS:
             _rows.clear()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lvlm2p_wrappers import Teacher
 from lvlm2p_wrappers.cli import main
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import viewer, with_lines
 
 LAVA = "MiniGrid-LavaGapS5-v0"
 EMBEDDED = "embedded/minigrid-planner"
@@ -78,7 +78,7 @@ def test_saving_writes_the_picture_and_every_message(preview, tmp_path):
     shown = preview(LAVA, "--seed", 3, "--save", folder, "--json")
     assert shown["files"] == [str(path) for path in [folder / "picture.png", *sorted(folder.glob("*.txt"))]]
     picture = Image.open(io.BytesIO((folder / "picture.png").read_bytes()))
-    assert np.array_equal(np.asarray(picture), view_of(LAVA, seed=3).picture.pixels)
+    assert np.array_equal(np.asarray(picture), with_lines(view_of(LAVA, seed=3).picture).pixels)
     written = [path.read_text().removesuffix("\n") for path in sorted(folder.glob("*.txt"))]
     assert written == [text for stage in texts(shown) for text in stage]
     assert str(folder / "picture.png") in preview(LAVA, "--save", folder, "--force")

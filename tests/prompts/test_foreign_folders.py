@@ -121,15 +121,15 @@ def test_the_limit_holds_in_every_thread_and_each_render_has_its_own(tmp_path):
 
 
 USEFUL = {
-    "{{ actions | map(attribute='name') | join(', ') }}": "left, right, forward, pickup, drop, toggle, done",
-    "{% for a in actions if a.does %}{{ loop.index }}{{ '' if loop.last else '|' }}{% endfor %}": "1|2|3|4|5|6|7",
-    "{% set n = namespace(x=0) %}{% for a in actions %}{% set n.x = n.x + 1 %}{% endfor %}{{ n.x }}": "7",
+    "{{ actions | map(attribute='name') | join(', ') }}": "turn_left, turn_right, forward",
+    "{% for a in actions if a.does %}{{ loop.index }}{{ '' if loop.last else '|' }}{% endfor %}": "1|2|3",
+    "{% set n = namespace(x=0) %}{% for a in actions %}{% set n.x = n.x + 1 %}{% endfor %}{{ n.x }}": "3",
     "{% macro bold(text) %}**{{ text }}**{% endmacro %}{{ bold(env_id[:8]) }}": "**MiniGrid**",
     "{% set text %}{% filter upper %}a{% endfilter %}{% endset %}{{ text * 1 if false else text }}": "A",
     "{{ '%.2f' | format(2 / 3) }} {{ 7 // 2 }} {{ 7 % 2 }} {{ 2**3 }} {{ -3 | abs }}": "0.67 3 1 8 3",
     "{{ nothing | default('no') }} {{ 'yes' if nothing is defined else 'no' }}": "no no",
     "{% for k, v in {'a': 1, 'b': [2, (3,)]}.items() %}{{ k }}{{ v }}{% endfor %}": "a1b[2, (3,)]",
-    "{{ actions[0].name | replace('l', 'L') | title | indent(2, true) }}": "  Left",
+    "{{ actions[0].name | replace('l', 'L') | title | indent(2, true) }}": "  Turn_left",
     "{{ [3, 1, 2] | sort | reverse | list }} {{ 'a' in 'abc' }} {{ 1 < 2 < 3 }}": "[3, 2, 1] True True",
     "{{ 'a b'.split() | tojson }} {{ 'abc'[::-1] }} {{ 'a' ~ 1 ~ none }}": '["a", "b"] cba a1None',
 }
@@ -237,8 +237,8 @@ def test_hidden_files_are_not_part_of_a_set(tmp_path):
 
 def pictured(env_id):
     table = f'[[example]]\npicture = {{ env_id = "{env_id}" }}\nprobabilities = {{ left = 1.0 }}\n[example.analysis]\n'
-    table += 'agent_row = 1\nagent_column = 1\nheading = "right"\ncarrying = "nothing"\ntargets = []\nhazards = []\n'
-    return {"set__toml": "example_pictures = 1", "examples__toml": f'{table}obstacles = []\nsummary = "x"\n'}
+    table += 'agent_row = 1\nagent_column = 1\nheading = "right"\nahead = "x"\ntargets = []\nhazards = []\n'
+    return {"set__toml": "example_pictures = 1", "examples__toml": f"{table}next_step = {{ row = 1, column = 2 }}\n"}
 
 
 def test_a_module_named_by_an_example_is_not_imported(tmp_path, monkeypatch):

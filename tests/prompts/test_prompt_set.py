@@ -5,10 +5,11 @@ import pytest
 from lvlm2p_wrappers import Teacher
 from lvlm2p_wrappers.errors import PromptError
 from lvlm2p_wrappers.prompts import PromptSet, bundled_prompts
-from lvlm2p_wrappers.views import EnvInfo, viewer
+from lvlm2p_wrappers.views import EnvInfo, viewer, with_lines
 from tests.provider import WIRES
 
 ANALYSIS = '{"agent_row": 1}'
+ASKED = ["turn_left", "turn_right", "forward"]  # in LavaGap, under the names that the model is told
 
 
 def view_of(env_id, **kwargs):
@@ -36,7 +37,7 @@ def text_of(question):
     [
         ("MiniGrid-LavaGapS7-v0", "lava"),
         ("MiniGrid-Dynamic-Obstacles-6x6-v0", "wall"),
-        ("MiniGrid-Fetch-6x6-N2-v0", "other object"),
+        ("MiniGrid-Fetch-6x6-N2-v0", "other thing"),
         ("MiniGrid-GoToDoor-6x6-v0", "done"),
         ("MiniGrid-DoorKey-8x8-v0", "key"),
         ("MiniGrid-MemoryS7-v0", ""),
@@ -46,12 +47,13 @@ def text_of(question):
 def test_both_stages_state_mission_carried_object_rules_and_every_action(env_id, rule):
     view = view_of(env_id)
     prompts = PromptSet(None, "minigrid")
+    asked = prompts.action(view, ANALYSIS).schema.json["properties"]["probabilities"]["required"]
     for question in (prompts.analysis(view), prompts.action(view, ANALYSIS)):
         assert f"Mission: {view.mission}" in question.messages[-1].text
-        assert "Carrying: nothing" in question.messages[-1].text
+        assert ("Carrying: nothing" in question.messages[-1].text) == ("pickup" in asked)
         assert rule in question.messages[0].text.lower()
-        assert question.messages[-1].picture is view.picture
-    assert all(name in prompts.action(view, ANALYSIS).messages[0].text for name in view.env_info.actions)
+        assert question.messages[-1].picture == with_lines(view.picture)
+    assert all(f"- {name}: " in prompts.action(view, ANALYSIS).messages[0].text for name in asked)
 
 
 def test_the_four_task_families_are_told_different_rules():
@@ -93,12 +95,30 @@ def test_the_analysis_reaches_the_second_stage():
 def test_the_reply_form_is_in_the_text_too_since_some_providers_ignore_it():
     question = PromptSet(None, "minigrid").action(lava(), ANALYSIS)
     assert '"probabilities"' in question.messages[0].text
-    assert list(question.schema.json["properties"]["probabilities"]["properties"]) == list(lava().env_info.actions)
+    assert list(question.schema.json["properties"]["probabilities"]["properties"]) == ASKED
+
+
+def test_the_form_of_a_reply_is_told_in_short_and_the_schema_where_it_is_of_ones_own(tmp_path):
+    schema = '{"type": "object", "properties": {"n": {"anyOf": [{"type": "integer"}]}}}'
+    (tmp_path / "analysis.schema.json").write_text(schema)
+    told = own(tmp_path).analysis(lava())
+    assert told.schema.text in told.messages[0].text
+    (tmp_path / "analysis.schema.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+    assert '{"n": integer}' in own(tmp_path).analysis(lava()).messages[0].text
+
+
+def test_an_action_that_the_task_has_no_use_for_is_not_asked_about_and_gets_nothing():
+    advice = Teacher("embedded/minigrid-planner", store=None).advise(lava())
+    names = lava().env_info.actions
+    assert (
+        dict(zip(names, advice.probs, strict=True)).items() >= {"pickup": 0, "drop": 0, "toggle": 0, "done": 0}.items()
+    )
+    assert advice.probs.sum() == pytest.approx(1)
 
 
 def test_actions_that_an_env_does_not_have_are_not_mentioned_as_such():
     question = PromptSet(None, "minigrid").action(view_of("MiniGrid-Dynamic-Obstacles-6x6-v0"), ANALYSIS)
-    assert list(question.schema.json["properties"]["probabilities"]["properties"]) == ["left", "right", "forward"]
+    assert list(question.schema.json["properties"]["probabilities"]["properties"]) == ASKED
     assert '"toggle"' not in text_of(question)
 
 
@@ -152,7 +172,7 @@ def test_options_are_merged_one_by_one(tmp_path):
     assert prompts.options.stages == 1
     assert prompts.options.sampling.max_tokens == 77
     assert prompts.options.sampling.temperature == 0.0
-    assert prompts.options.actions["left"]
+    assert prompts.options.actions["forward"]
     assert "My rule." in text_of(prompts.action(lava(), ""))
 
 
@@ -175,6 +195,28 @@ def test_a_users_own_schema_is_asked_for_and_checked(tmp_path):
 
 def test_a_bundled_set_can_be_named():
     assert PromptSet("default", "minigrid").folders == [bundled_prompts() / "default"]
+
+
+def test_a_folder_can_stand_on_another_bundled_set_than_the_one_that_fits(tmp_path):
+    """Templates that were written for the analysis of version 0.1.0 go on with it."""
+    prompts = own(tmp_path, set__toml='base = "minigrid-0.1"', action__user__jinja="Mine.")
+    theirs = PromptSet("minigrid-0.1", "minigrid")
+    assert prompts.analysis(lava()).messages == theirs.analysis(lava()).messages
+    assert prompts.action(lava(), ANALYSIS).messages[-1].text == "Mine."
+    assert prompts.analysis(lava()).messages[-1].picture is not None
+
+
+@pytest.mark.parametrize("base", ['"minigrid-9"', "7", '"../minigrid"'])
+def test_a_base_that_is_no_bundled_set_is_named(tmp_path, base):
+    with pytest.raises(PromptError, match=r"set\.toml: base: there is no bundled set .*; there are default, "):
+        own(tmp_path, set__toml=f"base = {base}")
+
+
+@pytest.mark.parametrize("name", ["left", "turn_left"])
+def test_an_example_may_name_actions_as_the_environment_does_or_as_the_model_is_told(tmp_path, name):
+    table = f'[[example]]\nsituation = "S"\nreasoning = "R"\nprobabilities = {{ {name} = 0.9, forward = 0.1 }}\n'
+    text = text_of(own(tmp_path, examples__toml=table).action(lava(), ANALYSIS))
+    assert '{"turn_left": 0.9, "turn_right": 0, "forward": 0.1}' in text
 
 
 def test_every_edit_changes_the_fingerprint(tmp_path):
@@ -241,8 +283,8 @@ def test_what_is_added_to_the_end_of_a_copied_template_gets_a_line_of_its_own(tm
 def pictured(folder, picture="seed = 4", rest="probabilities = { left = 1.0 }", count=1):
     (folder / "set.toml").write_text(f"example_pictures = {count}")
     table = f'[[example]]\npicture = {{ env_id = "MiniGrid-LavaGapS5-v0", {picture} }}\n{rest}\n[example.analysis]\n'
-    table += 'agent_row = 1\nagent_column = 1\nheading = "right"\ncarrying = "nothing"\ntargets = []\nhazards = []\n'
-    (folder / "examples.toml").write_text(f'{table}obstacles = []\nsummary = "x"\n')
+    table += 'agent_row = 1\nagent_column = 1\nheading = "right"\nahead = "floor"\nhazards = []\ntargets = []\n'
+    (folder / "examples.toml").write_text(f"{table}next_step = {{ row = 1, column = 2 }}\n")
     return PromptSet(folder, "minigrid")
 
 
@@ -260,7 +302,7 @@ def test_pictured_examples_come_before_the_question_as_turns_like_it(tmp_path, e
     for question in (prompts.analysis(view), prompts.action(view, ANALYSIS)):
         assert [m.role for m in question.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
         assert len({m.picture.digest for m in question.messages if m.picture}) == 3
-        assert question.messages[-1].picture is view.picture
+        assert question.messages[-1].picture == with_lines(view.picture)
         assert "begins with 2 worked examples" in question.messages[0].text
         for message in question.messages[2:5:2]:
             assert question.read(message.text) == message.text
@@ -273,7 +315,7 @@ def test_the_picture_of_an_example_is_that_of_its_environment_after_its_actions(
     env.reset(seed=4)
     env.step(env.unwrapped.actions.left)
     question = pictured(tmp_path, 'seed = 4, actions = ["left"]').analysis(lava())
-    assert question.messages[1].picture.digest == viewer(env).view().picture.digest
+    assert question.messages[1].picture == with_lines(viewer(env).view().picture)
 
 
 def test_where_the_second_stage_has_no_picture_its_examples_have_none_either(tmp_path):
@@ -287,7 +329,8 @@ def test_an_example_is_told_its_last_actions_where_the_question_is(tmp_path):
     prompts = pictured(tmp_path, 'seed = 4, actions = ["left", "right", "done"]')
     (tmp_path / "set.toml").write_text("example_pictures = 1\nhistory = 2")
     assert (
-        "Last actions, oldest first: right, done\n" in PromptSet(tmp_path, "minigrid").analysis(lava()).messages[1].text
+        "Last actions, oldest first: turn_right, done\n"
+        in PromptSet(tmp_path, "minigrid").analysis(lava()).messages[1].text
     )
     assert "Last actions" not in prompts.analysis(lava()).messages[1].text
 
@@ -326,7 +369,7 @@ def test_every_provider_gets_the_examples_pictures_in_their_turns(provider, tmp_
     for exchange in provider.log:
         turns = [(turn.role, len(turn.pictures)) for turn in exchange.seen.turns]
         assert turns == [("system", 0), ("user", 1), ("assistant", 0), ("user", 1), ("assistant", 0), ("user", 1)]
-        assert exchange.seen.turns[-1].pictures == (lava().picture.png,)
+        assert exchange.seen.turns[-1].pictures == (with_lines(lava().picture).png,)
 
 
 def test_pictured_examples_make_another_question_of_both_stages(provider, tmp_path):
@@ -353,7 +396,7 @@ def test_the_embedded_teacher_is_not_misled_by_examples(tmp_path, stages):
 
 
 def test_a_folder_that_does_not_exist_is_named_beside_the_bundled_sets():
-    with pytest.raises(PromptError, match="no prompt folder 'no_such'.*default, minigrid"):
+    with pytest.raises(PromptError, match="no prompt folder 'no_such'.*default, default-0.1, minigrid, minigrid-0.1"):
         PromptSet("no_such", "minigrid")
 
 
