@@ -89,11 +89,7 @@ class Picture:
 
     @property
     def strips(self) -> tuple[Strip, ...]:
-        """The picture from top to bottom, in strips of ``STRIP`` rows.
-
-        Raises:
-            ValueError: if it is a PNG that cannot be decoded.
-        """
+        """The picture from top to bottom."""
         return self._strips or _cut(self.pixels)
 
     @property

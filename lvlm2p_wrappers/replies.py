@@ -63,14 +63,10 @@ def read_action(text: str, actions: Sequence[str]) -> str:
 
 
 def distribution(answer: str, actions: Sequence[str]) -> NDArray[np.float32]:
-    """The renormalised distribution of a checked second-stage answer, in the actions' order: (n_actions,) float32.
-
-    An action that the prompt set does not ask about, since it changes nothing in that task, has probability 0.
-    """
+    """The renormalised distribution of a checked answer: (n_actions,) float32; 0 for what was not asked about."""
     given = json.loads(answer)["probabilities"]
     probs = np.array([given.get(name, 0.0) for name in actions], dtype=np.float64)
-    normalised: NDArray[np.float32] = (probs / probs.sum()).astype(np.float32)
-    return normalised
+    return np.asarray(probs / probs.sum(), dtype=np.float32)
 
 
 def find_json(text: str) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def test_a_history_reaches_the_templates_where_the_prompt_set_asks_for_it(tmp_pa
     from lvlm2p_wrappers.store import Store, calls
 
     told = [call.call.messages[-1].text for call in calls(Store(tmp_path / "s.sqlite"))]
-    assert told == ["['right', 'left']", "['left', 'right']", "['left']", "[]"]
+    assert told == ["['turn_right', 'turn_left']", "['turn_left', 'turn_right']", "['turn_left']", "[]"]
 
 
 # Bad input: one short message that names the value and the way out.

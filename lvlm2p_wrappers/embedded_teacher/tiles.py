@@ -66,7 +66,7 @@ def _draw(tile: _Tile) -> tuple[bytes, bytes]:
     drawn = WorldObj.decode(OBJECT_TO_IDX[kind], COLOR_TO_IDX[color or "grey"], STATE_TO_IDX[state or "open"])
     pixels = Grid.render_tile(drawn, agent_dir=tile.heading, tile_size=TILE)
     plain = np.asarray(pixels).astype(np.uint8)
-    return plain[1:, 1:].tobytes(), with_line(plain.tobytes())[1:, 1:].tobytes()
+    return plain[1:, 1:].tobytes(), with_line(plain.tobytes(), False, False)[1:, 1:].tobytes()
 
 
 class _Templates:

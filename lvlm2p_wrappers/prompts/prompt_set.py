@@ -68,7 +68,7 @@ class PromptSet:
         frames, history = self._instructions.frames(view.env_id), self.options.history
         pictures = tuple(view.pictures[-frames:])
         if self.options.picture_style == "lines" and not view.picture.lined:
-            pictures = tuple(with_lines(picture) for picture in pictures)  # type: ignore[arg-type]  # see View.picture
+            pictures = tuple(map(with_lines, pictures))  # type: ignore[arg-type]  # all are made pictures
         if pictures == view.pictures and len(view.history) <= history:
             return view
         return replace(view, pictures=pictures, history=view.history[max(0, len(view.history) - history) :])
@@ -98,10 +98,9 @@ class PromptSet:
         env_id, family, actions = env_info
         blank = Picture(np.zeros((1, 1, 3), np.uint8))
         view = View((blank, blank), actions, "a mission", history=actions[:1], env_id=env_id, family=family)
-        question = self.analysis(view)
         for analysis in ("", "{}"):
             self.action(view, analysis)
-        self.repair(question, "a reply", "a problem")
+        self.repair(self.analysis(view), "a reply", "a problem")
 
     def _question(self, stage: Stage, view: View, analysis: str = "") -> Question:
         env_info = view.env_info

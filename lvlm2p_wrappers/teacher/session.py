@@ -113,8 +113,8 @@ class Session(AbstractContextManager["Session"]):
             UsageError: if it gives no picture or has no Discrete actions.
         """
         look = viewer(env, self.own_view)
-        if isinstance(look, MiniGridViewer):
-            look.lined = self.prompts(look.env_info).options.picture_style == "lines"
+        if isinstance(look, MiniGridViewer) and self.prompts(look.env_info).options.picture_style == "lines":
+            look.draw_lines()
         return look
 
     def frames_of(self, env: gym.Env[Any, Any]) -> int:

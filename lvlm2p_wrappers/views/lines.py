@@ -70,7 +70,7 @@ def _ruled(row: Pixels, number: int) -> Strip:
 
 
 @functools.lru_cache(maxsize=2048)
-def with_line(tile: bytes, is_guide_above: bool = False, is_guide_left: bool = False) -> Pixels:
+def with_line(tile: bytes, is_guide_above: bool, is_guide_left: bool) -> Pixels:
     """A tile with its line above and to the left, and an outline around what is in it: (TILE, TILE, 3)."""
     pixels = np.frombuffer(tile, np.uint8).reshape(TILE, TILE, 3).copy()
     thing = _thing(pixels)

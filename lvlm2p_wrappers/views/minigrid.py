@@ -22,19 +22,23 @@ from lvlm2p_wrappers.views.rulers import TILE, edge_strip, numeral, with_rulers
 KNOWN_ROWS = 4096
 """How many rows of tiles are kept, each as about a kilobyte of PNG: the next view of a grid shares most of them."""
 
-# What MiniGrid draws of these classes follows from type, colour and door state. A class that is not among them may
-# draw anything.
+# What MiniGrid draws of these classes follows from type, colour and door state; any other class may draw anything.
 _DRAWN_FROM_STATE = frozenset({Ball, Box, Door, Floor, Goal, Key, Lava, Wall})
 
 
 class MiniGridViewer:
     """Draws a MiniGrid environment: the fully observable picture, with numbered rows and columns."""
 
-    lined = False  # whether to draw lines over the cells at once
-
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env_info = EnvInfo(env_id_of(env), "minigrid", action_names(env))
         self._env: Any = env.unwrapped
+        self._lined = False
+
+    def draw_lines(self) -> None:
+        """Draw lines over the cells from now on; the agent's tiles already, so that no step has to."""
+        self._lined = True
+        for heading in range(4):
+            with_line(Grid.render_tile(None, heading, tile_size=TILE).astype(np.uint8).tobytes(), False, False)
 
     def key(self) -> Hashable | None:
         """The state as far as the view depends on it, without rendering; None for objects of unknown classes."""
@@ -63,10 +67,9 @@ class MiniGridViewer:
         """The numbered picture, the mission and the carried object."""
         env = self._env
         if _drawn_by_minigrid(env):  # the same frame without finding out what the agent sees, and drawing all of it
-            picture = Picture.of(
-                _numbered_rows(env.grid, (int(env.agent_pos[0]), int(env.agent_pos[1])), env.agent_dir, self.lined)
-            )
-            picture.lined = self.lined
+            agent = (int(env.agent_pos[0]), int(env.agent_pos[1]))
+            picture = Picture.of(_numbered_rows(env.grid, agent, env.agent_dir, self._lined))
+            picture.lined = self._lined
         else:
             picture = Picture(with_rulers(self.env_info, env.get_frame(False, TILE)))
         return self.view_of(picture, history)

@@ -28,7 +28,7 @@ from lvlm2p_wrappers import (
     VectorTeacherWrapper,
 )
 from lvlm2p_wrappers.store import Store, calls
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.views import viewer, with_lines
 from tests.provider import FAULTS, WIRES, RateLimit, closed_url
 from tests.provider.answers import fitting_answer
 
@@ -68,11 +68,12 @@ def logged(store, **wanted):
 def test_every_providers_model_is_one_model_string_away(provider, name):
     advice = Teacher(WIRES[name].model, store=None).advise(view())
     sent = json.loads(provider.answers[-1])["probabilities"]
-    assert np.allclose(advice.probs, np.array(list(sent.values())) / sum(sent.values()))
+    expected = [sent.get(name, 0) for name in ("turn_left", "turn_right", *view().actions[2:])]
+    assert np.allclose(advice.probs, np.array(expected) / sum(sent.values()))
     assert advice.model.startswith(WIRES[name].model.split("/")[0])
     assert not advice.cached
     analysis, action = provider.log
-    assert analysis.seen.pictures == action.seen.pictures == (view().picture.png,)
+    assert analysis.seen.pictures == action.seen.pictures == (with_lines(view().picture).png,)
     assert "probabilities" in action.seen.schema["properties"]
     assert f"Analysis: {advice.analysis}" in action.seen.turns[-1].text
     assert json.loads(advice.analysis) == json.loads(analysis.answer)
@@ -384,7 +385,7 @@ def test_every_label_can_be_traced_to_a_logged_call(provider, store):
     assert [call.outcome for call in logged(store)] == ["error", "ok", "bad_reply", "ok"]
     last = logged(store)[-1]
     assert last.reply == provider.answers[-1]
-    assert last.messages[1].picture.png == view().picture.png
+    assert last.messages[1].picture.png == with_lines(view().picture).png
     assert (last.requested_model, last.answered_model, last.env_id) == (MODEL, MODEL, "MiniGrid-Fetch-6x6-N2-v0")
     assert last.latency_s > 0
 
@@ -554,7 +555,8 @@ def test_equal_views_that_wait_for_one_bad_reply_count_as_one_failure(provider):
 
 def test_one_view_that_always_fails_does_not_end_a_run_whose_other_rows_are_labelled(provider):
     good, bad = views(2)
-    provider.faults = lambda seen: FAULTS["413"] if bad.picture.png in seen.pictures else None
+    png = with_lines(bad.picture).png
+    provider.faults = lambda seen: FAULTS["413"] if png in seen.pictures else None
     teacher = Teacher(MODEL, store=None, max_retries=0)
     for _ in range(30):
         assert [row is None for row in label(teacher, [good, bad])] == [False, True]
