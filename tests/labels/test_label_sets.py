@@ -17,7 +17,8 @@ from lvlm2p_wrappers.labels import arrow
 from lvlm2p_wrappers.labels import folder as folder_module
 from lvlm2p_wrappers.labels.folder import LabelFolder
 from lvlm2p_wrappers.picture import Picture
-from lvlm2p_wrappers.views import viewer
+from lvlm2p_wrappers.saved_picture import SavedPicture
+from lvlm2p_wrappers.views import viewer, with_lines
 from tests.provider import FAULTS
 
 pa = pytest.importorskip("pyarrow", reason="label sets need the extra `labels`")
@@ -77,7 +78,8 @@ class TestMaking:
         assert [each.probs.tolist() for each in advice] == found.probs.tolist()
         assert [each.analysis for each in advice] == found.table["analysis"].to_pylist()
         said = [json.loads(reply)["probabilities"] for reply in found.table["action"].to_pylist()]
-        assert np.allclose([[*each.values()] for each in said], found.probs, atol=1e-5)
+        # Nothing is asked about the other four actions.
+        assert np.allclose([[*each.values(), 0, 0, 0, 0] for each in said], found.probs, atol=1e-5)
 
     def test_observations_are_those_of_the_states_in_the_pictures(self, labels):
         """In this environment picture and observation tell the same, so that each picture has one of its own."""
@@ -186,7 +188,10 @@ class TestFrames:
         assert found.table["mission"].to_pylist() == [f"fetch number {seed}" for seed in range(3)]
         asked = {exchange.seen.pictures[-1]: exchange.seen.turns[-1].text for exchange in provider.log}
         for seed in range(3):
-            assert f"fetch number {seed}" in asked[(tmp_path / f"frames/{seed}.png").read_bytes()]
+            assert (
+                f"fetch number {seed}"
+                in asked[with_lines(SavedPicture((tmp_path / f"frames/{seed}.png").read_bytes())).png]
+            )
 
     def test_another_teacher_labels_the_pictures_of_a_set(self, label, labels):
         label("--states-from", labels, model=f"{PLANNER}?error=0.5", out="others")
@@ -243,7 +248,7 @@ def recorded(tmp_path, monkeypatch):
             env.action_space.seed(seed)
             rows, ends = [(observation, None, 0, False, False)], (False, False)
             while not any(ends):
-                drawn.append(viewer(env).view().picture.digest)
+                drawn.append(with_lines(viewer(env).view().picture).digest)
                 action = env.action_space.sample()
                 observation, reward, *ends, _ = env.step(action)
                 rows.append((observation, action, reward + more_reward, *ends))
