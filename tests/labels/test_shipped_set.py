@@ -21,7 +21,7 @@ def test_its_labels_are_what_the_embedded_teacher_says():
     """Who changes the teacher or the student's observation makes it anew, as docs/label_sets.md says."""
     labels = read_labels(FOLDER)
     views = [*labels.views()][::30]
-    with Teacher(labels.info.model, store=None) as teacher:
+    with Teacher(labels.info.model, prompts="minigrid-0.1", store=None) as teacher:  # those that it was made with
         said = teacher.label(views)
     assert [advice.probs.tolist() for advice in said] == labels.probs[::30].tolist()
 
