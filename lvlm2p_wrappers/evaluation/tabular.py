@@ -14,7 +14,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from lvlm2p_wrappers.records import GroundTruth
 
@@ -75,6 +74,8 @@ def action_values(table: Mapping[int, Mapping[int, Sequence[Any]]]) -> NDArray[n
     if not np.allclose(np.bincount(row, probability, states * actions), 1):
         raise ValueError("the probabilities of an action's transitions do not add up to 1")
     rewards = np.bincount(row, probability * reward, states * actions)
+    from scipy.sparse import csr_array  # takes its time, and no command but an evaluation needs it
+
     goes_on = csr_array((probability * ~is_over, (row, following)), shape=(states * actions, states))
     values = np.zeros(states)
     for _ in range(_MOST_SWEEPS):

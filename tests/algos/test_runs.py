@@ -368,7 +368,7 @@ def test_the_budget_of_a_resumed_run_counts_what_it_has_spent(script, provider):
         (["--rl-coef", 0], "--rl-coef is gone: it did not help"),
         (["--gamma", 2], "--gamma 2.0: give at most 1"),
         (["--seed", -1], "--seed -1: give 0 or more"),
-        (["--rpm", 0.5], "invalid choice"),
+        (["--rpm", 0.5], "Error parsing --rpm"),
         (["--num-envs", 0], "--num-envs 0: give 1 or more"),
         (["--concurrency", 0], "--concurrency 0: give 1 or more"),
         (["--num-envs", 2, "--num-steps", 64, "--total-timesteps", 100], "--total-timesteps 100: give 128 or more"),
