@@ -45,6 +45,7 @@ def states(args):
     env = gym.make(args.env_id)
     env.reset(seed=0)
     look, seen = viewer(env), set()
+    look.draw_lines()  # as the wrappers have it drawn for the bundled prompts
     while len(seen) < args.views:
         if look.key() not in seen:
             seen.add(look.key())
@@ -56,17 +57,19 @@ def states(args):
 async def answer_at_once(request, **_):
     """In place of the road to a model: a reply that fits, for no time."""
     question = request.question
-    actions = question.schema.json["properties"]["probabilities"]["required"] if question.stage == "action" else ()
-    return Reply(fitting(tuple(actions)), request.model, "stop", "", Usage(1000, 100, 0), 0.0, 0.0)
+    asked = question.schema.json
+    names = asked["properties"]["probabilities"]["required"] if question.stage == "action" else asked["required"]
+    return Reply(fitting(question.stage, tuple(names)), request.model, "stop", "", Usage(1000, 100, 0), 0.0, 0.0)
 
 
 @functools.cache
-def fitting(actions):
-    """The JSON of an action stage with these actions; of an analysis without."""
-    if actions:
-        return json.dumps({"reasoning": "x" * 100, "probabilities": {name: 1 / len(actions) for name in actions}})
-    return json.dumps({"agent_row": 1, "agent_column": 1, "heading": "up", "carrying": "nothing", "targets": [],
-                       "hazards": [], "obstacles": [], "summary": "x" * 100})  # fmt: skip
+def fitting(stage, names):
+    """The JSON of a stage: of an action stage with these actions, or of an analysis with these fields."""
+    if stage == "action":
+        return json.dumps({"reasoning": "x" * 100, "probabilities": {name: 1 / len(names) for name in names}})
+    fields = {"agent_row": 1, "agent_column": 1, "heading": "up", "ahead": "floor", "hazards": [], "targets": [],
+              "on_the_way": [], "next_step": {"row": 1, "column": 2}}  # fmt: skip
+    return json.dumps({name: fields[name] for name in names})
 
 
 def cpu_per_label(args, store):
