@@ -29,9 +29,9 @@ def test_a_view_shows_the_teachers_picture_and_what_it_is_told(view):
 
 def test_advice_shows_a_bar_for_every_action_by_its_name_and_the_analysis(view):
     advice = Teacher("embedded/minigrid-planner", store=None).advise(view)
-    assert advice.actions == view.actions
+    assert advice.actions == ("turn_left", "turn_right", *view.actions[2:])  # as the prompts name them
     bars = re.findall(r"<td[^>]*>(\w+)</td><td[^>]*><span style=\"[^\"]*width:([\d.]+)em", advice._repr_html_())
-    assert [name for name, _ in bars] == [*view.actions]
+    assert [name for name, _ in bars] == [*advice.actions]
     assert [float(width) for _, width in bars] == pytest.approx(12 * advice.probs, abs=0.001)
     assert "agent_row" in advice._repr_html_()
 

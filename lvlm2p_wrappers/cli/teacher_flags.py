@@ -58,22 +58,24 @@ class TeacherFlags:
         Raises:
             UsageError: if the model string or a value cannot work, or a module cannot be imported.
         """
-        return Teacher(model, **self.options(model) | others)
+        return Teacher(model, **self.options(model, **others))
 
-    def options(self, model: str) -> dict[str, Any]:
+    def options(self, model: str, **others: Any) -> dict[str, Any]:
         """The options of a teacher that the flags describe.
 
         Args:
             model: the model string.
+            **others: options in place of what the flags say.
 
         Raises:
             UsageError: if the model string cannot work, or a module cannot be imported.
         """
         if not model.startswith("python:"):
             catalogue.recognise(model)
-        if self.trust and self.prompts is not None:
-            _import_modules(self.prompts)
-        return {name: getattr(self, name) for name in _OPTIONS if hasattr(self, name)}
+        options = {name: getattr(self, name) for name in _OPTIONS if hasattr(self, name)} | others
+        if self.trust and options["prompts"] is not None:
+            _import_modules(options["prompts"])
+        return options
 
     def model_teacher(self, model: str) -> Teacher:
         """The teacher, for a command that asks nobody and makes no store.

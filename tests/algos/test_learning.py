@@ -218,7 +218,7 @@ def test_at_most_a_share_of_the_frames_is_asked_about_and_each_view_once(replay)
     with TrainingRun("test") as run:
         run.begin("test", vars(args), teacher=envs.teacher)
         for _ in range(4):
-            rollout, obs, done = replay.collect(agent, envs, obs, done, args.num_steps, run, labels.ask)
+            rollout, obs, done = replay.collect(agent, envs, obs, done, args.num_steps, args, run, labels.ask)
             probs, mask = map(torch.as_tensor, envs.gather())
             assert torch.allclose(probs.sum(-1), mask.float())
             views = [view.numpy().tobytes() for view in rollout.obs.flatten(0, 1)]

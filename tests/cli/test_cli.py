@@ -227,7 +227,7 @@ class TestPatience:
         assert main(["ask", LAVA, "--model", PLANNER]) == 0  # the answer is in the store now
         done = run("ask", LAVA, "--model", PLANNER, env=environment)
         assert done.returncode == 0, done.stderr
-        assert "left     0." in done.stdout
+        assert "turn_left   0." in done.stdout
         assert run("ask", "--help", env=environment).returncode == 0
 
     @pytest.mark.parametrize("columns", ["1", "0", "x", "100000"])

@@ -249,10 +249,11 @@ def test_no_key_is_in_anything_that_a_run_writes_in_whatever_spelling(
     provider.answer = answer
     provider.faults = [FAULTS["401_echoing_key"], *[FAULTS["key_as_model"]] * 3, FAULTS["malformed_json"]]
     envs = gym.make_vec("MiniGrid-LavaGapS5-v0", num_envs=2, vectorization_mode="sync")
+    options = {"on_error": "skip", "concurrency": 1, "prompts": "minigrid-0.1"}  # whose analysis has a text
     with pytest.raises(ModelError):
-        VectorTeacherWrapper(envs, WIRES[wire].model, on_error="skip", concurrency=1).reset(seed=0)
+        VectorTeacherWrapper(envs, WIRES[wire].model, **options).reset(seed=0)
     envs = gym.make_vec("MiniGrid-LavaGapS5-v0", num_envs=2, vectorization_mode="sync")
-    taught = VectorTeacherWrapper(envs, WIRES[wire].model, on_error="skip", concurrency=1)
+    taught = VectorTeacherWrapper(envs, WIRES[wire].model, **options)
     _, infos = taught.reset(seed=0)
     assert infos["_teacher_probs"].any(), [each.call.problem for each in calls(Store())]
     (tmp_path / "summary.json").write_text(json.dumps([vars(taught.teacher.counters), infos["teacher_probs"].tolist()]))

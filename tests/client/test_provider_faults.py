@@ -127,7 +127,10 @@ def sent(exchange):
     """The distribution that the provider says it sent, read without the package."""
     answer = exchange.answer
     given = json.loads(answer[answer.index("{") : answer.rindex("}") + 1])["probabilities"]
-    return np.array(list(given.values())) / sum(given.values())
+    # Actions that cannot matter are not asked about.
+    actions = ("turn_left", "turn_right", "forward", "pickup", "drop", "toggle", "done")
+    assert given.keys() <= set(actions)
+    return np.array([given.get(name, 0) for name in actions]) / sum(given.values())
 
 
 def logged():
