@@ -266,7 +266,7 @@ def test_a_label_that_comes_through_mixed_faults_is_what_the_provider_sent_for_i
     given = 0
     for seed in range(30):
         env.reset(seed=seed)
-        view = viewer(env).view()
+        view = teacher.viewer(env).view()  # as the teacher shows it
         try:
             probs = teacher.advise(view).probs
         except (BadReplyError, TransportError):
